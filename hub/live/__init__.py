@@ -1,0 +1,1 @@
+"""Live delivery: protocol cores, connections, fan-out."""

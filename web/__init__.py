@@ -1,0 +1,1 @@
+"""The pages that people see: dashboard, preferences. Uses `hub`, never `workers`."""
