@@ -1,7 +1,7 @@
 """Builds `.venv` on a machine that has nothing but Python 3.11+ and pip; needs no root.
 
-`environment.py runtime` installs what `make up` needs, `environment.py tests` what `make test` needs on top of it.
-Every package comes from a lock file with hashes. A stamp makes the second run free; a stamp is only written after
+`environment.py runtime` installs what `make up` needs, `environment.py tests` what `make test` needs on top.
+Every package comes from a lock file with hashes. A stamp makes the second run free; it is written only after
 everything worked, so an interrupted run is simply done again.
 """
 
@@ -60,7 +60,7 @@ def mark_done(name: str, value: str) -> None:
 
 def make_venv() -> None:
     """An environment that works; one that is broken or was made for another Python is made again."""
-    probe = "import sys; sys.exit(sys.version_info[:2] != (%d, %d))" % sys.version_info[:2]
+    probe = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"
     if PYTHON.exists() and run(PYTHON, "-c", probe):
         return
     shutil.rmtree(VENV, ignore_errors=True)
@@ -143,8 +143,9 @@ def browser_part() -> None:
 
 def main() -> None:
     if sys.version_info < (3, 11):
+        version = sys.version.split()[0]
         sys.exit(
-            f"environment: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.12"
+            f"environment: Python 3.11 or newer is needed, this is {version}; try make PYTHON=python3.12"
         )
     goal = sys.argv[1] if len(sys.argv) > 1 else "runtime"
     with (ROOT / ".venv.lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""Prints every promise of docs/requirements.md with the tests that carry its id, and those that have none yet."""
+"""Prints every promise of docs/requirements.md with the tests that carry its id, and says which have none."""
 
 import re
 import sys
@@ -40,9 +40,8 @@ def main() -> int:
         if not collector.tests[promise]:
             print("        no test yet")
     missing = [promise for promise in promises if not collector.tests[promise]]
-    print(
-        f"\n{len(promises) - len(missing)} of {len(promises)} promises have tests; none yet: {' '.join(missing) or '-'}"
-    )
+    proven = len(promises) - len(missing)
+    print(f"\n{proven} of {len(promises)} promises have tests; none yet: {' '.join(missing) or '-'}")
     if unknown := sorted(set(collector.tests) - set(promises)):
         print(f"tests name promises that do not exist: {' '.join(unknown)}")
         return 1

@@ -1,6 +1,7 @@
 """Finds the Chromium that the end-to-end tests drive; `--install` brings one where that needs no questions.
 
-Order: CLARION_TEST_CHROMIUM, what is on PATH, what Playwright has downloaded before, and, as root on Debian, apt.
+Order: CLARION_TEST_CHROMIUM, what is on PATH, what Playwright has downloaded before, and,
+as root on Debian, apt.
 """
 
 import os
