@@ -1,1 +1,1 @@
-"""Live delivery: protocol cores, connections, fan-out."""
+"""Live delivery: wire protocols (sans-I/O), detached connections, and the node that fans out to them."""
