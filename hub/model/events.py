@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hub.model.vocabulary import ID_PATTERN, Channel, Priority
+from hub.model.vocabulary import CLOCK_TIME_PATTERN, ID_PATTERN, Channel, Priority
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, min_length=1, max_length=128)]
 Title = Annotated[str, Meta(max_length=1000)]
@@ -40,7 +40,7 @@ class AudienceItem(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 class LocalTime(Struct, frozen=True, forbid_unknown_fields=True):
     """A wall-clock time in each recipient's own zone: its next occurrence after acceptance."""
 
-    local: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    local: Annotated[str, Meta(pattern=CLOCK_TIME_PATTERN)]
 
 
 class EventInput(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from hub.model.events import Id
-from hub.model.vocabulary import Channel
+from hub.model.vocabulary import CLOCK_TIME_PATTERN, Channel
 
 
 class Profile(Struct, frozen=True, omit_defaults=True):
@@ -44,8 +44,8 @@ class Only(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 class QuietHours(Struct, frozen=True, forbid_unknown_fields=True):
     """From `start` to `end` (HH:MM, the user's zone; may pass midnight) addressed channels wait. Never the app."""
 
-    start: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-    end: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    start: Annotated[str, Meta(pattern=CLOCK_TIME_PATTERN)]
+    end: Annotated[str, Meta(pattern=CLOCK_TIME_PATTERN)]
 
 
 class Preferences(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

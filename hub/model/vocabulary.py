@@ -23,7 +23,9 @@ When = Literal["always", "offline", "unseen", "never"]
 Priority = Literal["low", "normal", "high"]
 Mark = Literal["seen", "read", "unread", "archive", "unarchive"]
 
-ID_PATTERN: Final = r"^[A-Za-z0-9._:@+|~=\-]{1,128}$"
+# `$` alone would let a final newline pass; the look-ahead is the same in Python and in ECMA 262 (OpenAPI).
+ID_PATTERN: Final = r"^[A-Za-z0-9._:@+|~=\-]{1,128}(?!\n)$"
+CLOCK_TIME_PATTERN: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9](?!\n)$"
 _ID: Final = re.compile(ID_PATTERN)
 
 LANE: Final = "lane"  # the partition of broadcasts
@@ -33,7 +35,7 @@ LOG: Final = "log"  # the operators' live channel
 
 def is_id(text: str) -> bool:
     """Tell whether a text may name a user, topic, type or category."""
-    return _ID.fullmatch(text) is not None and not text.endswith("\n")
+    return _ID.fullmatch(text) is not None
 
 
 def partition_of(user_id: str, partitions: int) -> int:
