@@ -1,0 +1,404 @@
+"""Settings: read once from the environment and `.env` into a frozen object.
+
+A value that cannot work stops the start with one sentence that names the variable, the value and what would
+be accepted (`ConfigError`). Secrets may come from a file (`CLARION_…_FILE`); no form of printing shows them.
+"""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hub.config_sources import PREFIX, SecretFiles, given_variables, is_secret, sentence, variable
+from hub.errors import ConfigError
+from hub.keyfiles import load_or_create_secret, new_api_key, new_token_secret
+from hub.origins import OriginPolicy, PublicUrl, is_loopback_host, parse_origin_rule
+from hub.urls import database_url_problem, redis_url_problem, sqlalchemy_url
+
+_RATE = re.compile(r"(\d{1,9})/(?:(\d{1,6}))?([smhd])")
+T = TypeVar("T")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class RateLimit:
+    """So many calls in so many seconds."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self, count: int, seconds: int) -> None:
+        self.count = count
+        self.seconds = seconds
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RateLimit) and (self.count, self.seconds) == (other.count, other.seconds)
+
+    def __hash__(self) -> int:
+        return hash((self.count, self.seconds))
+
+    def __repr__(self) -> str:
+        return f"RateLimit({self.count} per {self.seconds} s)"
+
+    @classmethod
+    def parse(cls, text: str) -> "RateLimit | None":
+        """Read `600/m`, `10/s`, `100/5m`; `none` switches the limit off. Raises ValueError."""
+        if text.strip().lower() == "none":
+            return None
+        match = _RATE.fullmatch(text.strip())
+        if not match or int(match[1]) < 1 or (match[2] and int(match[2]) < 1):
+            raise ValueError
+        return cls(int(match[1]), int(match[2] or 1) * _UNIT_SECONDS[match[3]])
+
+
+def _setting(default: Any, description: str, accepts: str) -> Any:
+    """A field: what the knob trades, and what its value may be (the end of the sentence of a refusal)."""
+    return Field(default=default, description=description, json_schema_extra={"accepts": accepts})
+
+
+class Settings(BaseSettings):
+    """Every knob of the product. Field `x_y` is the variable `CLARION_X_Y`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        ignored_types=(cached_property,),
+    )
+
+    host: str = _setting(
+        "127.0.0.1",
+        "Where nodes listen: 127.0.0.1 keeps strangers out, 0.0.0.0 lets a network in.",
+        "an address or host name, such as 127.0.0.1 or 0.0.0.0",
+    )
+    port: int = _setting(
+        8000,
+        "The port of the nodes; those on one machine share it.",
+        "a whole number from 1 to 65535",
+    )
+    public_url: str | None = _setting(
+        None,
+        "The address that links carry; unset, it is made from host and port, which others may not reach.",
+        "an http:// or https:// address, with a path if you like, without query or user name",
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = _setting(
+        (),
+        "Proxies whose X-Forwarded-* headers are believed; one too many lets clients forge theirs.",
+        "addresses or networks separated by spaces or commas, such as 10.0.0.0/8 127.0.0.1",
+    )
+    data_dir: Path = _setting(
+        Path("data"),
+        "Embedded Valkey, SQLite and generated keys: one folder to keep, to back up and to protect.",
+        "a folder that this user may write",
+    )
+    redis_url: SecretStr | None = _setting(
+        None,
+        "A Redis or Valkey of your own, not the embedded one; its AOF policy decides what a 202 is worth.",
+        "redis://, rediss:// or unix:// with an optional database number, such as redis://localhost:6379/0",
+    )
+    redis_prefix: str = _setting(
+        "clarion",
+        "Goes before every key, so that deployments can share a Redis; changing it means starting empty.",
+        "1 to 64 letters, digits, dots, dashes or underscores",
+    )
+    database_url: SecretStr | None = _setting(
+        None,
+        "PostgreSQL instead of SQLite: needed for several machines, slower to set up.",
+        "postgresql://user:password@host/database or sqlite:///path",
+    )
+    api_key: SecretStr | None = _setting(
+        None,
+        "A first API key with all scopes; unset, one is generated into the data folder.",
+        "at least 16 printable ASCII characters without spaces",
+    )
+    token_secret: SecretStr | None = _setting(
+        None,
+        "Signs and verifies user tokens (HS256); several let you rotate: the first signs, all verify.",
+        "secrets of at least 32 bytes each, separated by spaces",
+    )
+    token_jwks_url: str | None = _setting(
+        None,
+        "Verifies tokens of your identity provider (RS256, ES256, EdDSA); its outage keeps new users out.",
+        "an https:// address (http:// on a loopback host)",
+    )
+    token_issuer: str | None = _setting(
+        None,
+        "The `iss` that tokens must carry; unset, it is not looked at.",
+        "a text without spaces",
+    )
+    token_audience: str | None = _setting(
+        None,
+        "The `aud` that tokens must carry; unset, it is not looked at.",
+        "a text without spaces",
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (),
+        "Sites whose pages may call /v1/me/* and the live routes: each is trusted with its users' tokens.",
+        "origins separated by spaces or commas, such as https://app.example.com or https://*.example.com",
+    )
+    partitions: int = _setting(
+        8,
+        "How far generators can be spread; fixed at the first start, since it decides each user's partition.",
+        "a whole number from 1 to 1024",
+    )
+    queue_limit: int = _setting(
+        500_000,
+        "Waiting events beyond which publishing gets 503: room for an outage against memory.",
+        "a whole number from 1 to 1000000000",
+    )
+    retention_days: int = _setting(
+        90,
+        "How long inbox and log are kept: history against disk.",
+        "a whole number from 1 to 36500",
+    )
+    timezone: str = _setting(
+        "UTC",
+        "The zone of users who have none: decides their quiet hours and local send times.",
+        "an IANA time zone, such as Europe/Berlin",
+    )
+    log_format: Literal["text", "json"] | None = _setting(
+        None,
+        "Text is for eyes, json for machines; unset, a terminal gets text and everything else json.",
+        "text or json",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info",
+        "More says more and costs time and disk.",
+        "debug, info, warning or error",
+    )
+    rate_limit: Annotated[RateLimit | None, NoDecode] = _setting(
+        RateLimit(600, 60),
+        "Calls that one user token may make: room for busy pages against floods.",
+        "a count per s, m, h or d, such as 600/m or 100/5m, or none",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - part of the signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, that over `…_FILE`, that over `.env`."""
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+    # ------------------------------------------------------------ checks of single values
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        return _need(value, re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", value))
+
+    @field_validator("port")
+    @classmethod
+    def _port(cls, value: int) -> int:
+        return _need(value, 1 <= value <= 65_535)
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str | None) -> str | None:
+        return value and PublicUrl.parse(value).url
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _trusted_proxies(cls, value: object) -> object:
+        return tuple(ip_network(part, strict=False) for part in _words(value))
+
+    @field_validator("data_dir")
+    @classmethod
+    def _data_dir(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and (problem := redis_url_problem(value.get_secret_value())):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("redis_prefix")
+    @classmethod
+    def _redis_prefix(cls, value: str) -> str:
+        return _need(value, re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value))
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and (problem := database_url_problem(value.get_secret_value())):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _need(value, value is None or re.fullmatch(r"[!-~]{16,512}", value.get_secret_value()))
+
+    @field_validator("token_secret")
+    @classmethod
+    def _token_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        words = value.get_secret_value().split() if value else ["x" * 32]
+        for number, word in enumerate(words, 1):
+            if len(word.encode()) < 32:
+                raise ValueError(f"secret {number} of {len(words)} has {len(word.encode())} bytes")
+        return _need(value, words)
+
+    @field_validator("token_jwks_url")
+    @classmethod
+    def _token_jwks_url(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "https://unset")
+        good = parts.hostname and (
+            parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(parts.hostname))
+        )
+        return _need(value, good)
+
+    @field_validator("token_issuer", "token_audience")
+    @classmethod
+    def _token_claims(cls, value: str | None) -> str | None:
+        return _need(value, value is None or re.fullmatch(r"\S{1,512}", value))
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _allowed_origins(cls, value: object) -> object:
+        return tuple(parse_origin_rule(part) for part in _words(value))
+
+    @field_validator("partitions")
+    @classmethod
+    def _partitions(cls, value: int) -> int:
+        return _need(value, 1 <= value <= 1_024)
+
+    @field_validator("queue_limit")
+    @classmethod
+    def _queue_limit(cls, value: int) -> int:
+        return _need(value, 1 <= value <= 1_000_000_000)
+
+    @field_validator("retention_days")
+    @classmethod
+    def _retention_days(cls, value: int) -> int:
+        return _need(value, 1 <= value <= 36_500)
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        return _need(value, value in available_timezones())
+
+    @field_validator("log_format", "log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("rate_limit", mode="before")
+    @classmethod
+    def _rate_limit(cls, value: object) -> object:
+        return RateLimit.parse(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _jwks_needs_claims(self) -> Self:
+        if self.token_jwks_url:
+            for name in ("token_issuer", "token_audience"):
+                if getattr(self, name) is None:
+                    raise ValueError(
+                        f"CLARION_TOKEN_JWKS_URL is set, so {variable(name)} must be set as well: "
+                        "keys of an identity provider sign tokens for other services too."
+                    )
+        return self
+
+    # ------------------------------------------------------------ what follows from them
+
+    @cached_property
+    def public(self) -> PublicUrl:
+        """The public address; unset, a wildcard host becomes the loopback one, since links need a name."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
+        bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return PublicUrl.parse(self.public_url or f"http://{bracketed}:{self.port}")
+
+    @cached_property
+    def origins(self) -> OriginPolicy:
+        """Which pages may call the routes of users."""
+        return OriginPolicy(self.public, self.allowed_origins, any_loopback=is_loopback_host(self.host))
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of users who have none."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def is_embedded_redis(self) -> bool:
+        """Whether `clarion up` starts a Valkey itself."""
+        return self.redis_url is None
+
+    @property
+    def sqlalchemy_url(self) -> SecretStr:
+        """The database for SQLAlchemy's asyncio engines: `postgresql+asyncpg://…` or `sqlite+aiosqlite:///…`."""
+        given = self.database_url.get_secret_value() if self.database_url else None
+        return SecretStr(sqlalchemy_url(given or f"sqlite:///{self.data_dir / 'clarion.db'}"))
+
+    @property
+    def token_secrets(self) -> tuple[bytes, ...]:
+        """The HS256 secrets; the first signs, all verify. Empty only before `with_generated_secrets`."""
+        if self.token_secret is None:
+            return ()
+        return tuple(word.encode() for word in self.token_secret.get_secret_value().split())
+
+    def with_generated_secrets(self) -> "Settings":
+        """Fill an unset API key and token secret from the data folder; the first process makes them (0600)."""
+        found: dict[str, SecretStr] = {}
+        if self.api_key is None:
+            found["api_key"] = SecretStr(load_or_create_secret(self.data_dir / "api-key", new_api_key))
+        if self.token_secret is None:
+            found["token_secret"] = SecretStr(
+                load_or_create_secret(self.data_dir / "token-secret", new_token_secret)
+            )
+        return self.model_copy(update=found) if found else self
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret text that logs must not show, passwords inside URLs included."""
+        values = [self.api_key, self.redis_url, self.database_url]
+        texts = [value.get_secret_value() for value in values if value]
+        texts += [secret.decode() for secret in self.token_secrets]
+        passwords = [urlsplit(text).password for text in texts if "://" in text]
+        return tuple({text for text in [*texts, *passwords] if text})
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; arguments that are not None win over the environment. Raises ConfigError."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigError(sentence(error, Settings.model_fields, given)) from None
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Sentences about CLARION_ variables that look like misspelled settings; others are left alone."""
+    fields = Settings.model_fields
+    known = {variable(name) for name in fields}
+    known |= {f"{variable(name)}_FILE" for name, field in fields.items() if is_secret(field)}
+    hints = []
+    for name in sorted(given_variables() if environ is None else environ):
+        close = get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith(PREFIX) and name not in known and close:
+            hints.append(f"{name} is not a setting; did you mean {close[0]}?")
+    return hints
+
+
+def _need(value: T, condition: object) -> T:
+    if not condition:
+        raise ValueError
+    return value
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, str):
+        return value.replace(",", " ").split()
+    return [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]

@@ -1,0 +1,169 @@
+"""Logs: structured, one line a record, text on a terminal and JSON elsewhere; no token, key or secret in any of them.
+
+Every record passes here, the libraries' and uvicorn's access lines included. Redaction looks at names (`token`,
+`password`, …), at shapes (JWTs, Bearer headers, our API keys, passwords in URLs) and at the secrets that the settings
+hold; it errs on the side of hiding. Losing a log line never stops the product.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from hub.config import Settings
+
+HIDDEN = "[redacted]"
+
+_SECRET_NAME = re.compile(
+    r"(?i)(token|secret|passw|passphrase|authorization|cookie|credential|api[-_]?key|^key$|^jwt$)"
+)
+_NAMES = r"(?:access_token|refresh_token|token|jwt|api_?key|key|secret|password|passwd|code|login|signature)"
+_SHAPES = (
+    # ?token=… in an address, token=… in a text
+    re.compile(rf"(?i)(?P<keep>(?<![\w-]){_NAMES}(?:=|%3D))[^&\s\"'\\,;)\]}}]+"),
+    # "token": "…" in an embedded JSON or repr
+    re.compile(rf"(?i)(?P<keep>[\"']{_NAMES}\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]+"),
+    re.compile(r"(?i)(?P<keep>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=|-]{6,}"),
+    re.compile(r"(?i)(?P<keep>\b(?:set-cookie|cookie|authorization)\s*:\s*)[^\r\n\"']+"),
+    re.compile(r"(?P<keep>[a-z][a-z0-9+.-]*://[^\s/:@\"']*:)[^\s/@\"']+(?=@)"),  # user:password@host
+    re.compile(
+        r"(?P<keep>)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?"
+    ),  # a JWT, anywhere
+    re.compile(r"(?P<keep>\bclarion_)[A-Za-z0-9_-]{20,}"),  # an API key of ours
+)
+# Names that a shape above would catch although they are public: the idempotency key of an event, a partition's key.
+_PUBLIC_NAMES = frozenset(
+    {"idempotency_key", "collapse_key", "digest_key", "public_key", "key_id", "token_issuer"}
+)
+
+
+class Redactor:
+    """Hides secrets in texts and in nested data; `known` are exact secrets to hide wherever they stand."""
+
+    def __init__(self, known: tuple[str, ...] = ()) -> None:
+        # Short texts would hide ordinary words; the longest first, as one secret may contain another.
+        listed = sorted({secret for secret in known if len(secret) >= 8}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, listed))) if listed else None
+
+    def text(self, text: str) -> str:
+        """The text without its secrets."""
+        if self._known is not None:
+            text = self._known.sub(HIDDEN, text)
+        for shape in _SHAPES:
+            text = shape.sub(rf"\g<keep>{HIDDEN}", text)
+        return text
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """Any value of a record without its secrets; nested further than 6 levels it is dropped."""
+        if isinstance(value, str):
+            return self.text(value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if depth > 6:
+            return "[too deep]"
+        if isinstance(value, bytes):
+            return self.text(value.decode("utf-8", "replace"))
+        if isinstance(value, Mapping):
+            return {str(name): self.named(str(name), item, depth + 1) for name, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item, depth + 1) for item in value]
+        return self.text(repr(value))
+
+    def named(self, name: str, value: Any, depth: int = 0) -> Any:
+        """A value that stands under a name: hidden as a whole when the name says so."""
+        if value is not None and name.lower() not in _PUBLIC_NAMES and _SECRET_NAME.search(name):
+            return value if isinstance(value, bool | int) else HIDDEN
+        return self.value(value, depth)
+
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
+        """The structlog processor. Fields of structlog's own pass, all else is looked at."""
+        for name, value in event.items():
+            if name not in ("exc_info", "_record", "_from_structlog", "stack_info"):
+                event[name] = self.named(name, value)
+        return event
+
+
+class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
+    """The last look: the finished line, traceback included."""
+
+    def __init__(self, redactor: Redactor, **options: Any) -> None:
+        super().__init__(**options)
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redactor.text(super().format(record))
+
+
+def _add_role(role: str) -> Processor:
+    def add(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("role", role)
+        return event
+
+    return add
+
+
+def configure_logging(settings: Settings, role: str, stream: TextIO | None = None) -> None:
+    """Send all records of this process to one stream (standard error). Call it again after secrets were generated.
+
+    `role` is `node`, `generator`, …; give uvicorn `log_config=None`, so that it leaves its loggers to us.
+    """
+    stream = stream or sys.stderr
+    is_text = settings.log_format == "text" or (settings.log_format is None and stream.isatty())
+    redactor = Redactor(settings.secrets())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_role(role),
+    ]
+    final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, redactor]
+    if is_text:
+        final.append(
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            )
+        )
+    else:
+        final += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_RedactingFormatter(redactor, processors=final, foreign_pre_chain=shared))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "arq"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose records carry fields: `log.info("batch stored", events=12)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def bind_request_id(request_id: str) -> None:
+    """Put a request's id into every record of the current task."""
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
+def clear_bound() -> None:
+    """Forget what was bound for the current task."""
+    structlog.contextvars.clear_contextvars()
