@@ -298,7 +298,10 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSlice:
-    """The ledger row of one slice: recipients = in_app + suppressed + rejected."""
+    """The ledger row of one slice: recipients = in_app + suppressed + rejected.
+
+    `partition` is the slice's key (`Slice.key`): the partition, with "@<zone>" for a part of a `local` schedule.
+    """
 
     event_id: str
     partition: str
@@ -444,7 +447,7 @@ class PlanStore(Protocol):
     """What the generator reads and writes. `commit` is one fenced transaction; a slice is planned once."""
 
     async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
-        """Those of the events whose slice on this partition is planned already, with what was planned."""
+        """Those of the events whose slice with this key is planned already, with what was planned in it."""
         ...
 
     async def retracted(self, event_ids: Sequence[str]) -> set[str]:

@@ -118,6 +118,12 @@ class Slice(Struct, frozen=True, omit_defaults=True):
     users: tuple[NamedUser, ...] = ()
     broadcast: BroadcastAudience | None = None
     schedule: "Schedule | None" = None
+    first: bool = False  # of the event's slices: the one whose planning logs the acceptance
+    part: str = ""  # the time zone, for a part of a `local` schedule
+
+    def key(self, partition: str) -> str:
+        """The slice's name within its event, unique: the partition, and the part if there are parts."""
+        return f"{partition}@{self.part}" if self.part else partition
 
 
 class Schedule(Struct, frozen=True, omit_defaults=True):

@@ -57,6 +57,7 @@ class Notification(Struct, frozen=True, omit_defaults=True):
     read_at_us: int | None = None
     archived_at_us: int | None = None
     locale: str | None = None
+    slice_key: str = ""  # the key of the slice that made it
 
 
 class Broadcast(Struct, frozen=True, omit_defaults=True):
@@ -78,6 +79,7 @@ class Broadcast(Struct, frozen=True, omit_defaults=True):
     priority: Priority = "normal"
     collapse_key: str | None = None
     expires_at_us: int | None = None
+    slice_key: str = ""  # the key of the slice that made it
 
 
 class Marks(Struct, frozen=True, omit_defaults=True):
