@@ -6,12 +6,13 @@ be accepted (`ConfigError`). Secrets may come from a file (`CLARION_…_FILE`); 
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -28,23 +29,12 @@ T = TypeVar("T")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
+@dataclass(frozen=True, slots=True)
 class RateLimit:
     """So many calls in so many seconds."""
 
-    __slots__ = ("count", "seconds")
-
-    def __init__(self, count: int, seconds: int) -> None:
-        self.count = count
-        self.seconds = seconds
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RateLimit) and (self.count, self.seconds) == (other.count, other.seconds)
-
-    def __hash__(self) -> int:
-        return hash((self.count, self.seconds))
-
-    def __repr__(self) -> str:
-        return f"RateLimit({self.count} per {self.seconds} s)"
+    count: int
+    seconds: int
 
     @classmethod
     def parse(cls, text: str) -> "RateLimit | None":
@@ -363,11 +353,14 @@ class Settings(BaseSettings):
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret text that logs must not show, passwords inside URLs included."""
-        values = [self.api_key, self.redis_url, self.database_url]
-        texts = [value.get_secret_value() for value in values if value]
-        texts += [secret.decode() for secret in self.token_secrets]
-        passwords = [urlsplit(text).password for text in texts if "://" in text]
-        return tuple({text for text in [*texts, *passwords] if text})
+        texts = [secret.decode() for secret in self.token_secrets]
+        if self.api_key:
+            texts.append(self.api_key.get_secret_value())
+        addresses = [
+            urlsplit(value.get_secret_value()) for value in (self.redis_url, self.database_url) if value
+        ]
+        passwords = [address.password for address in addresses if address.password]
+        return tuple({*texts, *passwords, *map(unquote, passwords)})
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -21,10 +21,11 @@ HIDDEN = "[redacted]"
 _SECRET_NAME = re.compile(
     r"(?i)(token|secret|passw|passphrase|authorization|cookie|credential|api[-_]?key|^key$|^jwt$)"
 )
-_NAMES = r"(?:access_token|refresh_token|token|jwt|api_?key|key|secret|password|passwd|code|login|signature)"
+_NAMES = r"(?:access_token|refresh_token|token|jwt|api_?key|secret|password|passwd)"
 _SHAPES = (
+    re.compile(r"(?i)(?P<keep>[?&](?:key|code|login|link|signature)=)[^&\s\"'#]+"),
     # ?token=… in an address, token=… in a text
-    re.compile(rf"(?i)(?P<keep>(?<![\w-]){_NAMES}(?:=|%3D))[^&\s\"'\\,;)\]}}]+"),
+    re.compile(rf"(?i)(?P<keep>(?<![\w-]){_NAMES}(?:=|%3D))(?!\[redacted)[^&\s\"'\\,;)\]}}]+"),
     # "token": "…" in an embedded JSON or repr
     re.compile(rf"(?i)(?P<keep>[\"']{_NAMES}\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]+"),
     re.compile(r"(?i)(?P<keep>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=|-]{6,}"),
@@ -35,7 +36,7 @@ _SHAPES = (
     ),  # a JWT, anywhere
     re.compile(r"(?P<keep>\bclarion_)[A-Za-z0-9_-]{20,}"),  # an API key of ours
 )
-# Names that a shape above would catch although they are public: the idempotency key of an event, a partition's key.
+# Names that look like a secret's and are not.
 _PUBLIC_NAMES = frozenset(
     {"idempotency_key", "collapse_key", "digest_key", "public_key", "key_id", "token_issuer"}
 )

@@ -1,7 +1,7 @@
 """Addresses of Redis and of databases: what is accepted, and the form that the libraries want. Pure."""
 
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
@@ -42,8 +42,9 @@ def sqlalchemy_url(url: str) -> str:
     """An accepted database address with the asyncio driver that serves it."""
     parts = urlsplit(url)
     if parts.scheme in _SQLITE_SCHEMES:
-        # Four slashes are an absolute path, three a relative one; urlunsplit would fold them.
+        # Four slashes are an absolute path, three a relative one.
         return f"sqlite+aiosqlite://{url.split('://', 1)[1]}"
     # libpq's sslmode is called ssl by asyncpg and takes the same words.
     query = [("ssl" if key == "sslmode" else key, value) for key, value in parse_qsl(parts.query)]
-    return urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), ""))
+    tail = f"?{urlencode(query)}" if query else ""
+    return f"postgresql+asyncpg://{parts.netloc}{parts.path}{tail}"
