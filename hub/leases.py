@@ -14,7 +14,7 @@ from hub.ports import Lease, LeaseStore
 
 TTL_SECONDS: Final = 6.0
 ROUND_SECONDS: Final = 1.5
-GRACE_SECONDS: Final = 1.0  # for work to end by itself; what is cut off is rolled back or was committed, never half
+GRACE_SECONDS: Final = 2.0  # for work to end by itself; what is cut off is rolled back or was committed, never half
 
 Work = Callable[[Lease, asyncio.Event], Awaitable[None]]
 
@@ -85,6 +85,8 @@ class LeaseKeeper:
             _log.exception("work on lease %s failed", lease.name)
 
     async def _give_back(self, names: Sequence[str]) -> None:
+        for name in names:  # all at once: each may take its grace
+            self._stops[name].set()
         for name in names:
             lease = self._held[name]
             await self._stop(name)

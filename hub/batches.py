@@ -1,0 +1,395 @@
+"""Batches: slices of one partition in, one `Batch` to commit and the publications that follow out.
+
+Reads what planning needs in few queries (users, retractions, slices planned before), calls the pure `plan`, and keeps
+the ledger's sums. An event that cannot be planned raises here; the generator decides when to set it aside.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+import msgspec
+
+from hub.live.broadcasts import encode_broadcast
+from hub.model.admission import cut_scheduled, release
+from hub.model.events import Event, NamedUser, Slice, decode_slice, encode_slice
+from hub.model.notifications import (
+    Broadcast,
+    LiveNotification,
+    LiveRetracted,
+    Notification,
+    Reason,
+    encode_live,
+    wire_addressed,
+)
+from hub.model.planning import Environment, Plan, plan, plan_broadcast
+from hub.model.types import CategoryDefinition, TypeVersion
+from hub.model.users import User
+from hub.model.vocabulary import BROADCASTS, Channel, personal_channel
+from hub.ports import (
+    Batch,
+    Committed,
+    EventRecord,
+    Lease,
+    LogEntry,
+    PlannedSlice,
+    Position,
+    Publication,
+    QueuedSlice,
+    ScheduledPart,
+    Store,
+    StoredSlice,
+)
+
+UNREADABLE: Final = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Types and categories as they stand for one batch."""
+
+    types: Mapping[str, TypeVersion]
+    categories: Mapping[str, CategoryDefinition]
+
+
+class CatalogSource(Protocol):
+    """Where the generator gets its types from, current as of the call."""
+
+    async def current(self) -> Catalog:
+        """The catalog of the newest `catalog_version`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningRules:
+    """What is the same for every event of a deployment."""
+
+    partitions: int
+    available: frozenset[Channel]
+    default_timezone: str
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A batch ready to commit, and what is announced after it, in the order of the queue."""
+
+    batch: Batch
+    announcements: list[tuple[Position, Notification | Broadcast]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    position: Position
+    part: Slice
+    key: str
+
+
+class Planner:
+    """Prepares the batches of one partition."""
+
+    def __init__(self, store: Store, catalog: CatalogSource, rules: PlanningRules, lease: Lease) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._rules = rules
+        self._partition = lease.name
+
+    async def prepare(self, lease: Lease, slices: Sequence[QueuedSlice], now_us: int) -> Prepared:
+        """Plan slices. Raises `PlanningError` (or whatever an event makes planning raise) without writing."""
+        prepared = Prepared(Batch(replace(lease, position=slices[-1].position.encode())))
+        queued = self._decode(slices, prepared.batch, now_us)
+        known = await self._known(queued)
+        fresh = [item for item in queued if (item.part.event.id, item.key) not in known]
+        retracted = await self._store.retracted([item.part.event.id for item in fresh]) if fresh else set()
+        users = await self._users(fresh)
+        catalog = await self._catalog.current()
+        seen: set[tuple[str, str]] = set()
+        work = _Work(self._rules, self._partition, users, catalog, prepared, now_us)
+        for item in queued:
+            identity = (item.part.event.id, item.key)
+            if identity in seen:
+                continue  # the same slice twice in one batch: an append that was repeated
+            seen.add(identity)
+            if stored := known.get(identity):
+                prepared.announcements.extend(_announce_again(item.position, stored))
+            elif item.part.event.id in retracted:
+                work.skip_retracted(item)
+            elif item.part.schedule is not None:
+                work.schedule(item, await self._store.timezones() if item.part.schedule.local else [])
+            elif item.part.broadcast is not None:
+                work.broadcast(item)
+            else:
+                work.addressed(item)
+        return prepared
+
+    def reject(self, lease: Lease, queued: QueuedSlice, error: str, now_us: int) -> Prepared:
+        """Set one event aside as `rejected(planning_error)`: stored whole, replayable."""
+        batch = Batch(replace(lease, position=queued.position.encode()))
+        try:
+            part = decode_slice(queued.raw)
+        except msgspec.MsgspecError:
+            _reject_unreadable(batch, queued, now_us)
+        else:
+            event = part.event
+            recipients = len(part.users) or 1
+            batch.events.append(_record(event, "", state="rejected", error=error, raw=queued.raw))
+            batch.slices.append(
+                PlannedSlice(event.id, part.key(self._partition), recipients, 0, 0, rejected=recipients)
+            )
+            batch.log.append(
+                LogEntry(now_us, "rejected", event.id, type=event.type, reason="planning_error", detail=error)
+            )
+        return Prepared(batch)
+
+    def _decode(self, slices: Sequence[QueuedSlice], batch: Batch, now_us: int) -> list[_Queued]:
+        queued = []
+        for one in slices:
+            try:
+                part = decode_slice(one.raw)
+            except msgspec.MsgspecError:
+                _reject_unreadable(batch, one, now_us)
+            else:
+                queued.append(_Queued(one.position, part, part.key(self._partition)))
+        return queued
+
+    async def _known(self, queued: Sequence[_Queued]) -> dict[tuple[str, str], StoredSlice]:
+        by_key: dict[str, list[str]] = {}
+        for item in queued:
+            by_key.setdefault(item.key, []).append(item.part.event.id)
+        known = {}
+        for key, ids in by_key.items():
+            for event_id, stored in (await self._store.planned(key, ids)).items():
+                known[event_id, key] = stored
+        return known
+
+    async def _users(self, queued: Sequence[_Queued]) -> dict[str, User]:
+        ids: set[str] = set()
+        for item in queued:
+            ids.update(named.id for named in item.part.users)
+            if item.part.schedule is not None:
+                ids.update(named.id for named in item.part.schedule.users)
+            if item.part.event.actor is not None:
+                ids.add(item.part.event.actor)
+        return await self._store.load_users(sorted(ids)) if ids else {}
+
+
+class _Work:
+    """The state of planning one batch: what is given out (moments, broadcast seqs) and what is collected."""
+
+    def __init__(
+        self,
+        rules: PlanningRules,
+        partition: str,
+        users: Mapping[str, User],
+        catalog: Catalog,
+        prepared: Prepared,
+        now_us: int,
+    ) -> None:
+        self._rules = rules
+        self._partition = partition
+        self._users = dict(users)
+        self._catalog = catalog
+        self._prepared = prepared
+        self._now_us = now_us
+        self._actors = {user_id: user.profile for user_id, user in users.items()}
+
+    @property
+    def _batch(self) -> Batch:
+        return self._prepared.batch
+
+    def addressed(self, item: _Queued) -> None:
+        """Plan an addressed slice: one notification for each of its users."""
+        event = item.part.event
+        self._batch.users.extend(item.part.users)
+        in_app = deliveries = 0
+        for named in item.part.users:
+            planned = self._plan(event, named)
+            notification = msgspec.structs.replace(planned.notification, slice_key=item.key)
+            self._batch.notifications.append(notification)
+            self._batch.deliveries.extend(planned.deliveries)
+            self._batch.log.append(_log_planned(self._now_us, notification, planned))
+            deliveries += len(planned.deliveries)
+            if notification.in_app:
+                in_app += 1
+                self._prepared.announcements.append((item.position, notification))
+        recipients = len(item.part.users)
+        self._close(item, PlannedSlice(event.id, item.key, recipients, in_app, recipients - in_app, 0, deliveries))
+
+    def broadcast(self, item: _Queued) -> None:
+        """Plan a broadcast: one row that many read."""
+        event, audience = item.part.event, item.part.broadcast
+        assert audience is not None
+        seq = self._batch.lease.broadcast_seq + 1
+        self._batch.lease = replace(self._batch.lease, broadcast_seq=seq)
+        row = plan_broadcast(
+            event, self._type(event), self._category(event), audience, seq, self._environment(self._moment())
+        )
+        row = msgspec.structs.replace(row, slice_key=item.key)
+        self._batch.broadcasts.append(row)
+        refused = {f"{r.channel}:{r.rule}": 0 for r in row.reasons if r.verdict == "refuse"}
+        self._batch.log.append(
+            LogEntry(
+                self._now_us,
+                "generated" if row.in_app else "suppressed",
+                event.id,
+                notification_id=row.id,
+                channel=Channel.IN_APP,
+                type=row.type,
+                category=row.category,
+                reason=_in_app_rule(row.reasons),
+            )
+        )
+        if row.in_app:
+            self._prepared.announcements.append((item.position, row))
+        in_app = int(row.in_app)
+        self._close(item, PlannedSlice(event.id, item.key, 1, in_app, 1 - in_app, expansion=refused))
+
+    def schedule(self, item: _Queued, zones: Sequence[str]) -> None:
+        """Store an event that waits for its time, in as many parts as there are moments."""
+        schedule = item.part.schedule
+        assert schedule is not None
+        user_zones = {named.id: self._zone(named) for named in schedule.users}
+        cut = cut_scheduled(item.part, self._now_us, list(zones), user_zones, self._rules.default_timezone)
+        total = sum(len(release(part, self._rules.partitions)) for _, _, part in cut)
+        for name, due_at_us, part in cut:
+            sized = msgspec.structs.replace(part, event=msgspec.structs.replace(part.event, slices=total))
+            self._batch.scheduled.append(ScheduledPart(part.event.id, name, due_at_us, encode_slice(sized)))
+        event = msgspec.structs.replace(item.part.event, slices=total)
+        first_due_us = min((due_at_us for _, due_at_us, _ in cut), default=self._now_us)
+        self._batch.events.append(
+            replace(_record(event, self._type(event).definition.category), send_at_us=first_due_us)
+        )
+        self._log_acceptance(item)
+
+    def skip_retracted(self, item: _Queued) -> None:
+        """An event that was retracted while it was queued: nobody gets it, the ledger knows why."""
+        recipients = len(item.part.users) or 1
+        self._batch.log.append(LogEntry(self._now_us, "suppressed", item.part.event.id, reason="retracted"))
+        self._close(item, PlannedSlice(item.part.event.id, item.key, recipients, 0, recipients))
+
+    def _close(self, item: _Queued, row: PlannedSlice) -> None:
+        event = item.part.event
+        self._batch.slices.append(row)
+        self._batch.events.append(_record(event, self._type(event).definition.category))
+        self._log_acceptance(item)
+
+    def _log_acceptance(self, item: _Queued) -> None:
+        event = item.part.event
+        if item.part.first:
+            self._batch.log.append(
+                LogEntry(event.accepted_at_us, "accepted", event.id, type=event.type, detail=event.source)
+            )
+
+    def _plan(self, event: Event, named: NamedUser) -> Plan:
+        return plan(
+            event,
+            self._type(event),
+            self._category(event),
+            self._users.get(named.id),
+            named,
+            self._environment(self._moment()),
+        )
+
+    def _environment(self, created_at_us: int) -> Environment:
+        return Environment(
+            now_us=self._now_us,
+            created_at_us=created_at_us,
+            available=self._rules.available,
+            default_timezone=self._rules.default_timezone,
+            actors=self._actors,
+        )
+
+    def _moment(self) -> int:
+        """The next created_at_us: unique and increasing on this partition, also across owners and slow clocks."""
+        moment = max(self._now_us, self._batch.lease.clock_us + 1)
+        self._batch.lease = replace(self._batch.lease, clock_us=moment)
+        return moment
+
+    def _type(self, event: Event) -> TypeVersion:
+        # A type that was deleted after the event was accepted: what the event itself says is still shown.
+        return self._catalog.types.get(event.type) or self._catalog.types["message"]
+
+    def _category(self, event: Event) -> CategoryDefinition | None:
+        return self._catalog.categories.get(self._type(event).definition.category)
+
+    def _zone(self, named: NamedUser) -> str | None:
+        user = self._users.get(named.id)
+        return named.timezone or (user.profile.timezone if user else None)
+
+
+def publications(prepared: Prepared, committed: Committed) -> list[Publication]:
+    """What is announced live after the commit, in the order of the queue."""
+    result: list[Publication] = []
+    for position, row in prepared.announcements:
+        if isinstance(row, Broadcast):
+            result.append(Publication(BROADCASTS, encode_broadcast(row), position))
+            continue
+        channel = personal_channel(row.user_id)
+        if replaced := committed.collapsed.get(row.user_id):
+            result.append(Publication(channel, _retracted(replaced), header="kind=retracted"))
+        header = f"kind=notification;at={row.created_at_us}"
+        if _waits_for_reach(prepared, row):
+            header += f";reach={row.id}"
+        payload = encode_live(LiveNotification(wire_addressed(row)))
+        result.append(Publication(channel, payload, position, header))
+    return result
+
+
+def _retracted(ids: Sequence[str]) -> bytes:
+    return encode_live(LiveRetracted(tuple(ids), None, None))
+
+
+def _waits_for_reach(prepared: Prepared, row: Notification) -> bool:
+    return any(d.notification_id == row.id and d.condition == "offline" for d in prepared.batch.deliveries)
+
+
+def _announce_again(position: Position, stored: StoredSlice) -> list[tuple[Position, Notification | Broadcast]]:
+    rows: list[Notification | Broadcast] = [*stored.notifications]
+    if stored.broadcast is not None:
+        rows.append(stored.broadcast)
+    return [(position, row) for row in rows if row.in_app]
+
+
+def _log_planned(now_us: int, row: Notification, planned: Plan) -> LogEntry:
+    return LogEntry(
+        now_us,
+        "generated" if row.in_app or planned.deliveries else "suppressed",
+        row.event_id,
+        row.user_id,
+        row.id,
+        Channel.IN_APP,
+        row.type,
+        row.category,
+        reason=_in_app_rule(row.reasons),
+    )
+
+
+def _in_app_rule(reasons: Sequence[Reason]) -> str | None:
+    return next((r.rule for r in reasons if r.channel == Channel.IN_APP), None)
+
+
+def _record(
+    event: Event, category: str, *, state: str = "generated", error: str | None = None, raw: bytes | None = None
+) -> EventRecord:
+    return EventRecord(
+        id=event.id,
+        type=event.type,
+        category=category,
+        source=event.source,
+        actor=event.actor,
+        accepted_at_us=event.accepted_at_us,
+        slices=event.slices,
+        state=state,
+        error=error,
+        raw=raw,
+    )
+
+
+def _reject_unreadable(batch: Batch, queued: QueuedSlice, now_us: int) -> None:
+    """Bytes in the queue that are no slice: kept under an id made of their position."""
+    event_id = f"evt_unreadable_{queued.position.encode()}"
+    batch.events.append(
+        EventRecord(event_id, UNREADABLE, "", "queue", None, now_us, 0, "rejected", "not a slice", queued.raw)
+    )
+    batch.log.append(LogEntry(now_us, "rejected", event_id, type=UNREADABLE, reason="planning_error"))
+
+

@@ -1,0 +1,148 @@
+"""Events after a 202: their state, their notifications and deliveries, and their retraction at any stage.
+
+An id that we gave is never unknown: until SQL has the event, its keyed checksum proves that it was accepted.
+"""
+
+from typing import Any, Final
+
+from hub.errors import Refused
+from hub.intake import scoped_key
+from hub.live.broadcasts import encode_broadcast_retracted
+from hub.livelog import encode_log
+from hub.model.deliveries import Delivery
+from hub.model.ids import EventIds
+from hub.model.notifications import (
+    Broadcast,
+    LiveRetracted,
+    Notification,
+    encode_live,
+    rfc3339,
+    wire_addressed,
+    wire_broadcast,
+)
+from hub.model.vocabulary import BROADCASTS, LOG, personal_channel
+from hub.paging import decode_cursor, encode_cursor
+from hub.ports import Clock, EventQueue, EventRecord, LiveBus, LogEntry, Publication, Store
+
+KEY_PREFIX: Final = "key:"
+
+
+class Events:
+    """The calls on `/v1/events/{id}`."""
+
+    def __init__(self, store: Store, queue: EventQueue, bus: LiveBus, ids: EventIds, clock: Clock) -> None:
+        self._store = store
+        self._queue = queue
+        self._bus = bus
+        self._ids = ids
+        self._clock = clock
+
+    async def status(self, reference: str, key_id: str) -> dict[str, Any]:
+        """State and sums. `reference` is an event id or `key:<idempotency key>`. Raises `Refused(404)`."""
+        event_id = await self._resolve(reference, key_id)
+        record = await self._store.event(event_id)
+        if record is None:
+            accepted_at_us = self._ids.accepted_at_us(event_id)
+            return {"id": event_id, "status": "accepted", "accepted_at": rfc3339(accepted_at_us)}
+        return {**_described(record), **await self._store.event_sums(event_id)}
+
+    async def notifications(self, reference: str, key_id: str, limit: int, cursor: str | None) -> dict[str, Any]:
+        """What the event became, by user; broadcasts come on the first page, once each, without a user."""
+        event_id = await self._resolve(reference, key_id)
+        after = decode_cursor(cursor, 1)[0] if cursor else None
+        rows = await self._store.event_notifications(event_id, after, limit)
+        listed = [_listed(row) for row in rows]
+        if after is None:
+            listed = [_listed_broadcast(row) for row in await self._store.event_broadcasts(event_id)] + listed
+        following = encode_cursor(rows[-1].user_id) if len(rows) == limit else None
+        return {"notifications": listed, "next": following}
+
+    async def deliveries(
+        self, reference: str, key_id: str, state: str | None, limit: int, cursor: str | None
+    ) -> dict[str, Any]:
+        """The event's deliveries on addressed channels, by id."""
+        event_id = await self._resolve(reference, key_id)
+        after = decode_cursor(cursor, 1)[0] if cursor else None
+        rows = await self._store.event_deliveries(event_id, state, after, limit)
+        following = encode_cursor(rows[-1].id) if len(rows) == limit else None
+        return {"deliveries": [_delivered(row) for row in rows], "next": following}
+
+    async def retract(self, reference: str, key_id: str) -> dict[str, Any]:
+        """Take an event back, whether it waits, is scheduled or was shown. Repeating it is the same answer."""
+        event_id = await self._resolve(reference, key_id)
+        now_us = self._clock.now_us()
+        personal, broadcasts = await self._store.retract(event_id, now_us)
+        publications = [
+            Publication(
+                personal_channel(user_id), encode_live(LiveRetracted(tuple(ids), None, None)), header="kind=retracted"
+            )
+            for user_id, ids in personal.items()
+        ]
+        publications += [Publication(BROADCASTS, encode_broadcast_retracted(row)) for row in broadcasts]
+        publications.append(Publication(LOG, encode_log([LogEntry(now_us, "retracted", event_id)]), header="kind=log"))
+        await self._bus.publish(publications)
+        return {"id": event_id, "status": "retracted"}
+
+    async def _resolve(self, reference: str, key_id: str) -> str:
+        if reference.startswith(KEY_PREFIX):
+            found = await self._queue.find_key(scoped_key(key_id, reference.removeprefix(KEY_PREFIX)))
+            if found is None:
+                raise _unknown(reference)
+            return found
+        if not self._ids.is_ours(reference) and await self._store.event(reference) is None:
+            raise _unknown(reference)
+        return reference
+
+
+def _unknown(reference: str) -> Refused:
+    return Refused(404, "unknown_event", f"There is no event {reference[:140]!r}.")
+
+
+def _described(record: EventRecord) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "id": record.id,
+        "status": record.state,
+        "type": record.type,
+        "category": record.category,
+        "source": record.source,
+        "actor": record.actor,
+        "accepted_at": rfc3339(record.accepted_at_us),
+    }
+    if record.send_at_us is not None:
+        described["send_at"] = rfc3339(record.send_at_us)
+    if record.error is not None:
+        described["error"] = record.error
+    return described
+
+
+def _listed(row: Notification) -> dict[str, Any]:
+    return {
+        "user": row.user_id,
+        "in_app": row.in_app,
+        "reasons": row.reasons,
+        "notification": wire_addressed(row),
+    }
+
+
+def _listed_broadcast(row: Broadcast) -> dict[str, Any]:
+    topic = row.audience.topics[0] if len(row.audience.topics) == 1 and not row.audience.everyone else None
+    return {
+        "user": None,
+        "in_app": row.in_app,
+        "reasons": row.reasons,
+        "notification": wire_broadcast(row, "", topic, None),
+        "topics": row.audience.topics,
+        "everyone": row.audience.everyone,
+    }
+
+
+def _delivered(row: Delivery) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "user": row.user_id,
+        "notification": row.notification_id,
+        "channel": row.channel,
+        "state": row.state,
+        "due_at": rfc3339(row.due_at_us),
+        "created_at": rfc3339(row.created_at_us),
+    }

@@ -1,0 +1,144 @@
+"""The generator: takes partitions by lease, turns their events into notifications, announces them live.
+
+Per batch: plan, commit (fenced, planned once), publish, trim. A crash between any two of these repeats the rest:
+stored slices are published again and the bus refuses what it has. A batch that fails three times is run event by
+event, and the one that fails alone is set aside as `rejected(planning_error)`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+from hub.batches import CatalogSource, Planner, PlanningRules, Prepared, publications
+from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
+from hub.leases import LeaseKeeper
+from hub.live.broadcasts import encode_broadcast_retracted
+from hub.livelog import encode_log
+from hub.model.vocabulary import BROADCASTS, LANE, LOG
+from hub.ports import (
+    Clock,
+    Committed,
+    EventQueue,
+    Lease,
+    LiveBus,
+    Position,
+    Publication,
+    QueuedSlice,
+    Store,
+)
+
+BATCH_SLICES: Final = 500
+WAIT_SECONDS: Final = 1.0
+TRIES: Final = 3
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class GeneratorMetrics(Protocol):
+    """What the generator counts."""
+
+    def generated(self, partition: str, notifications: int, seconds_behind: float) -> None: ...
+    def published(self, partition: str, publications: int) -> None: ...
+    def rejected(self, partition: str) -> None: ...
+
+
+class Generator:
+    """Works on the partitions that its leases give it."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: EventQueue,
+        bus: LiveBus,
+        catalog: CatalogSource,
+        clock: Clock,
+        rules: PlanningRules,
+        *,
+        owner: str,
+        metrics: GeneratorMetrics,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._bus = bus
+        self._catalog = catalog
+        self._clock = clock
+        self._rules = rules
+        self._metrics = metrics
+        names = [*(str(number) for number in range(rules.partitions)), LANE]
+        self.keeper = LeaseKeeper(store, owner, "generator", names, self.work)
+
+    async def run(self) -> None:
+        """Until cancelled: hold a fair share of the partitions and work on them."""
+        await self.keeper.run()
+
+    async def work(self, lease: Lease, stop: asyncio.Event) -> None:
+        """Work on one partition, from the start of its stream, until stopped or the lease is lost."""
+        after: Position | None = None
+        planner = Planner(self._store, self._catalog, self._rules, lease)
+        while not stop.is_set():
+            slices = await _persist(
+                lambda after=after: self._queue.read(lease.name, after, BATCH_SLICES, WAIT_SECONDS)
+            )
+            if not slices:
+                continue
+            lease = await self._run_batch(planner, lease, slices)
+            after = slices[-1].position
+            await _persist(lambda through=after: self._queue.trim(lease.name, through))
+
+    async def _run_batch(self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]) -> Lease:
+        """Plan, commit and publish; returns the lease with its new marks. Raises `LeaseLost`."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                return await self._commit(await planner.prepare(lease, slices, self._clock.now_us()))
+            except (LeaseLost, StoreUnavailable):
+                raise
+            except Exception:
+                _log.exception("batch of %d on partition %s failed (%d/%d)", len(slices), lease.name, attempt, TRIES)
+        if len(slices) > 1:
+            for one in slices:
+                lease = await self._run_batch(planner, lease, [one])
+            return lease
+        self._metrics.rejected(lease.name)
+        reason = "Planning failed three times; the server's log has the cause."
+        return await self._commit(planner.reject(lease, slices[0], reason, self._clock.now_us()))
+
+    async def _commit(self, prepared: Prepared) -> Lease:
+        batch = prepared.batch
+        committed = await self._store.commit(batch)
+        announced = [*await self._replaced_broadcasts(committed), *publications(prepared, committed)]
+        if batch.log:
+            announced.append(Publication(LOG, encode_log(batch.log), header="kind=log"))
+        if announced:
+            await _persist(lambda: self._bus.publish(announced))
+        self._count(prepared, len(announced))
+        return batch.lease
+
+    async def _replaced_broadcasts(self, committed: Committed) -> list[Publication]:
+        ids = committed.collapsed.get("")
+        if not ids:
+            return []
+        _, rows = await self._store.find_notifications("", ids)
+        return [Publication(BROADCASTS, encode_broadcast_retracted(row.broadcast)) for row in rows]
+
+    def _count(self, prepared: Prepared, announced: int) -> None:
+        name = prepared.batch.lease.name
+        accepted = [event.accepted_at_us for event in prepared.batch.events]
+        behind = (self._clock.now_us() - min(accepted)) / 1e6 if accepted else 0.0
+        self._metrics.generated(name, len(prepared.batch.notifications) + len(prepared.batch.broadcasts), behind)
+        self._metrics.published(name, announced)
+
+
+async def _persist(call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call while Redis is away: what is committed must be announced, what waits must be read."""
+    delay_seconds = 0.1
+    while True:
+        try:
+            return await call()
+        except (QueueUnavailable, BusUnavailable) as error:
+            _log.warning("Redis is away, trying again in %.1f s: %s", delay_seconds, error)
+            await asyncio.sleep(delay_seconds)
+            delay_seconds = min(delay_seconds * 2, 2.0)
+
+

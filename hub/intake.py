@@ -1,0 +1,249 @@
+"""Intake: from bytes to the event queue. What returns `Accepted` is on disk; anything else was not accepted.
+
+HTTP (one, batch) and Redis ingest come through the same three steps: decode, `admit` (the pure rules), append.
+A raised `QueueUnavailable` means that the outcome is unknown: the caller repeats with its idempotency key.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Annotated, Any, Final, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from hub.decoding import decode_json
+from hub.errors import FieldError, Refused
+from hub.model.admission import EVENT_LIMIT_BYTES, Admitted, admit
+from hub.model.events import EventInput, encode_slice
+from hub.model.ids import EventIds
+from hub.model.types import TypeVersion
+from hub.ports import Append, Appended, Clock, EventQueue, Idempotency, KeyReused
+
+BATCH_LIMIT: Final = 1000
+QUEUE_FULL_RETRY_SECONDS: Final = 5
+
+
+class BatchItem(EventInput, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One item of a batch: an event that may carry its own idempotency key."""
+
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+
+
+class TypeSource(Protocol):
+    """Where intake finds the type of an event."""
+
+    async def type(self, name: str) -> TypeVersion | None:
+        """The current version of a type (the built-in `message` too); None when it is not defined."""
+        ...
+
+
+class IntakeMetrics(Protocol):
+    """What intake counts."""
+
+    def accepted(self, source: str, count: int) -> None: ...
+    def refused(self, source: str, code: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An event that is on disk. `replayed`: it was already, under the same idempotency key."""
+
+    id: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The outcome of a batch, item by item, in the order of the request."""
+
+    results: list[dict[str, Any]]
+    accepted: int
+    rejected: int
+    replayed: bool  # every accepted item was a replay
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One event on its way in: decoded, with where it came from and the id it shall get."""
+
+    event: EventInput
+    source: str
+    event_id: str
+    idempotency: Idempotency | None
+
+
+_single: Final = msgspec.json.Decoder(EventInput)
+_item: Final = msgspec.json.Decoder(BatchItem)
+_array: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_canonical: Final = msgspec.json.Encoder(order="deterministic")
+
+
+class Intake:
+    """Admits events and appends them to the queue."""
+
+    def __init__(
+        self,
+        queue: EventQueue,
+        types: TypeSource,
+        ids: EventIds,
+        clock: Clock,
+        *,
+        partitions: int,
+        queue_limit: int,
+        metrics: IntakeMetrics,
+    ) -> None:
+        self._queue = queue
+        self._types = types
+        self._ids = ids
+        self._clock = clock
+        self._partitions = partitions
+        self._queue_limit = queue_limit
+        self._metrics = metrics
+        self._waiting = 0
+
+    async def watch_queue(self) -> None:
+        """Refresh the number of waiting events that `publish` compares with the limit. Call about every second."""
+        self._waiting = sum((await self._queue.waiting()).values())
+
+    async def publish(self, body: bytes, source: str, key_id: str, idempotency_key: str | None) -> Accepted:
+        """Accept one event. Raises `Refused` (400, 409, 413, 422, 503) or `QueueUnavailable`."""
+        try:
+            self._refuse_when_full()
+            event = decode_json(_single, check_size(body))
+            return await self.submit(
+                Submission(event, source, self.new_id(), idempotency_of(key_id, idempotency_key, event))
+            )
+        except Refused as refused:
+            self._metrics.refused(source, refused.code)
+            raise
+
+    async def publish_batch(
+        self, body: bytes, ndjson: bool, source: str, key_id: str, idempotency_key: str | None
+    ) -> BatchResult:
+        """Accept many. Bad items do not block others. Raises as `publish` when the request as a whole is wrong.
+
+        A key for the whole request counts as one key per item (`<key>#<index>`), so a repeat finds the same ids.
+        """
+        self._refuse_when_full()
+        raws = split_batch(body, ndjson)
+        outcomes: list[Admitted | Refused] = []
+        appends: list[Append] = []
+        for index, raw in enumerate(raws):
+            item_key = f"{idempotency_key}#{index}" if idempotency_key else None
+            try:
+                submission = self._submission_of_item(raw, source, key_id, item_key)
+                admitted = await self._admit(submission)
+                outcomes.append(admitted)
+                appends.append(append_of(admitted, submission.idempotency))
+            except Refused as refused:
+                self._metrics.refused(source, refused.code)
+                outcomes.append(refused)
+        appended = iter(await self._queue.append(appends) if appends else [])
+        results = [_item_result(o if isinstance(o, Refused) else next(appended)) for o in outcomes]
+        accepted = [result for result in results if "id" in result]
+        replayed = [result.pop("replayed") for result in accepted]
+        self._metrics.accepted(source, len(accepted))
+        return BatchResult(results, len(accepted), len(results) - len(accepted), bool(replayed) and all(replayed))
+
+    async def submit(self, submission: Submission) -> Accepted:
+        """Admit and append one decoded event: the way in for every source."""
+        admitted = await self._admit(submission)
+        [result] = await self._queue.append([append_of(admitted, submission.idempotency)])
+        if isinstance(result, KeyReused):
+            raise _key_reused()
+        self._metrics.accepted(submission.source, 1)
+        return Accepted(result.event_id, result.replayed)
+
+    def new_id(self) -> str:
+        """A fresh event id."""
+        return self._ids.new(self._clock.now_us(), secrets.token_bytes(10))
+
+    def _submission_of_item(
+        self, raw: msgspec.Raw, source: str, key_id: str, request_key: str | None
+    ) -> Submission:
+        item = decode_json(_item, check_size(bytes(raw)))
+        own_key = item.idempotency_key
+        event = msgspec.structs.replace(item, idempotency_key=None) if own_key else item
+        return Submission(event, source, self.new_id(), idempotency_of(key_id, own_key or request_key, event))
+
+    async def _admit(self, submission: Submission) -> Admitted:
+        return admit(
+            submission.event,
+            await self._types.type(submission.event.type),
+            event_id=submission.event_id,
+            now_us=self._clock.now_us(),
+            source=submission.source,
+            partitions=self._partitions,
+        )
+
+    def _refuse_when_full(self) -> None:
+        if self._waiting >= self._queue_limit:
+            raise Refused(
+                503,
+                "queue_full",
+                f"{self._waiting} events wait already; the limit is {self._queue_limit}. Publish again later.",
+                retry_after_seconds=QUEUE_FULL_RETRY_SECONDS,
+            )
+
+
+def append_of(admitted: Admitted, idempotency: Idempotency | None) -> Append:
+    """An admitted event as the queue takes it."""
+    first = next(iter(admitted.slices))
+    slices = {
+        name: encode_slice(msgspec.structs.replace(part, first=name == first))
+        for name, part in admitted.slices.items()
+    }
+    return Append(admitted.event.id, slices, idempotency)
+
+
+def check_size(raw: bytes) -> bytes:
+    """The bytes, or `Refused(413)` when they are more than an event may have."""
+    if len(raw) > EVENT_LIMIT_BYTES:
+        raise Refused(413, "event_too_large", f"The event has {len(raw)} bytes; at most {EVENT_LIMIT_BYTES} are allowed.")
+    return raw
+
+
+def split_batch(body: bytes, ndjson: bool) -> Sequence[msgspec.Raw]:
+    """The items of a batch request, undecoded. Raises `Refused` when there are none or too many."""
+    if ndjson:
+        raws: Sequence[msgspec.Raw] = [msgspec.Raw(line) for line in body.split(b"\n") if line.strip()]
+    else:
+        raws = decode_json(_array, body)
+    if not raws:
+        raise Refused(422, "empty_batch", "The batch has no events.", [FieldError("", "empty", "No events.")])
+    if len(raws) > BATCH_LIMIT:
+        raise Refused(413, "batch_too_large", f"The batch has {len(raws)} events; at most {BATCH_LIMIT} are allowed.")
+    return raws
+
+
+def scoped_key(key_id: str, idempotency_key: str) -> str:
+    """An idempotency key as the queue knows it: one API key's keys never meet another's."""
+    return blake2b(f"{key_id}\0{idempotency_key}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def idempotency_of(key_id: str, idempotency_key: str | None, event: EventInput) -> Idempotency | None:
+    """The scoped key and the digest of the parsed body; None without a key."""
+    if idempotency_key is None:
+        return None
+    digest = blake2b(_canonical.encode(event), digest_size=16).hexdigest()
+    return Idempotency(scoped_key(key_id, idempotency_key), digest)
+
+
+def _key_reused() -> Refused:
+    return Refused(
+        422, "idempotency_key_reused", "This idempotency key was used for another body in the last 24 hours."
+    )
+
+
+def _item_result(outcome: Appended | KeyReused | Refused) -> dict[str, Any]:
+    if isinstance(outcome, Appended):
+        return {"id": outcome.event_id, "status": "accepted", "replayed": outcome.replayed}
+    refused = _key_reused() if isinstance(outcome, KeyReused) else outcome
+    error: dict[str, Any] = {"code": refused.code, "detail": refused.detail}
+    if refused.errors:
+        error["errors"] = [
+            {"pointer": field.pointer, "code": field.code, "detail": field.detail} for field in refused.errors
+        ]
+    return {"error": error}
