@@ -104,14 +104,20 @@ class BroadcastAudience(Struct, frozen=True, omit_defaults=True):
 
     topics: tuple[str, ...] = ()
     everyone: bool = False
-    exclude: tuple[str, ...] = ()  # explicit ones, the actor unless included, and users addressed by the same event
+    exclude: tuple[
+        str, ...
+    ] = ()  # explicit ones, the actor unless included, and users addressed by the same event
     timezones: tuple[str, ...] | None = None  # only users in these zones (a `local` send time); None: all
+    other_than: tuple[str, ...] | None = (
+        None  # with `timezones`: and users in any zone but these (the default's part)
+    )
 
 
 class Slice(Struct, frozen=True, omit_defaults=True):
     """The part of an event that one partition handles.
 
-    Exactly one of `users` (addressed), `broadcast` (the lane) and `schedule` (stored whole, planned when due) is set.
+    At most one of `users` (addressed), `broadcast` (the lane) and `schedule` (stored whole, planned when due) is set;
+    none when exclusion left nobody: the slice only tells that the event exists.
     """
 
     event: Event
@@ -123,6 +129,8 @@ class Slice(Struct, frozen=True, omit_defaults=True):
 
     def key(self, partition: str) -> str:
         """The slice's name within its event, unique: the partition, and the part if there are parts."""
+        if self.schedule is not None:
+            return f"{partition}@schedule"  # what it is cut to when due may come back to this partition
         return f"{partition}@{self.part}" if self.part else partition
 
 

@@ -148,7 +148,9 @@ def wire_broadcast(row: Broadcast, locale: str, topic: str | None, marks: Marks 
     return _wire(row, row.contents[locale], topic, marks or Marks())
 
 
-def _wire(row: Notification | Broadcast, content: Content, topic: str | None, marks: Marks) -> WireNotification:
+def _wire(
+    row: Notification | Broadcast, content: Content, topic: str | None, marks: Marks
+) -> WireNotification:
     return WireNotification(
         id=row.id,
         event=row.event_id,
