@@ -11,7 +11,6 @@ from typing import Final, Protocol
 import msgspec
 
 from hub.live.broadcasts import encode_broadcast
-from hub.model.admission import cut_scheduled, release
 from hub.model.events import Event, NamedUser, Slice, decode_slice, encode_slice
 from hub.model.notifications import (
     Broadcast,
@@ -23,6 +22,7 @@ from hub.model.notifications import (
     wire_addressed,
 )
 from hub.model.planning import Environment, Plan, plan, plan_broadcast
+from hub.model.schedule import cut_scheduled
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import User
 from hub.model.vocabulary import BROADCASTS, Channel, personal_channel
@@ -248,16 +248,14 @@ class _Work:
         schedule = item.part.schedule
         assert schedule is not None
         user_zones = {named.id: self._zone(named) for named in schedule.users}
-        cut = cut_scheduled(item.part, self._now_us, list(zones), user_zones, self._rules.default_timezone)
-        total = sum(len(release(part, self._rules.partitions)) for _, _, part in cut)
+        rules = self._rules
+        cut = cut_scheduled(item.part, zones, user_zones, rules.default_timezone, rules.partitions)
         for name, due_at_us, part in cut:
-            sized = msgspec.structs.replace(part, event=msgspec.structs.replace(part.event, slices=total))
-            self._batch.scheduled.append(ScheduledPart(part.event.id, name, due_at_us, encode_slice(sized)))
-        event = msgspec.structs.replace(item.part.event, slices=total)
-        first_due_us = min((due_at_us for _, due_at_us, _ in cut), default=self._now_us)
-        self._batch.events.append(
-            replace(_record(event, self._type(event).definition.category), send_at_us=first_due_us)
-        )
+            self._batch.scheduled.append(ScheduledPart(part.event.id, name, due_at_us, encode_slice(part)))
+        event = cut[0][2].event  # with the number of slices that all parts will make
+        record = _record(event, self._type(event).definition.category)
+        self._batch.events.append(replace(record, send_at_us=min(due_at_us for _, due_at_us, _ in cut)))
+        self._batch.slices.append(PlannedSlice(event.id, item.key, 0, 0, 0))
         self._log_acceptance(item)
 
     def skip_retracted(self, item: _Queued) -> None:

@@ -128,9 +128,9 @@ class Slice(Struct, frozen=True, omit_defaults=True):
     part: str = ""  # the time zone, for a part of a `local` schedule
 
     def key(self, partition: str) -> str:
-        """The slice's name within its event, unique: the partition, and the part if there are parts."""
+        """The slice's name within its event, unique: the partition, and what tells apart slices of one partition."""
         if self.schedule is not None:
-            return f"{partition}@schedule"  # what it is cut to when due may come back to this partition
+            return f"{partition}@schedule"
         return f"{partition}@{self.part}" if self.part else partition
 
 
