@@ -26,7 +26,9 @@ def new_token_secret() -> str:
 def make_private_folder(folder: Path) -> None:
     """Create a folder that only its owner may enter. Raises ConfigError."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.parent.exists():
+            make_private_folder(folder.parent)  # mkdir's `parents` would give them the default mode
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"CLARION_DATA_DIR is {str(folder)!r}, but it must be a folder that this user may write: "
