@@ -212,7 +212,9 @@ class _Work:
                 in_app += 1
                 self._prepared.announcements.append((item.position, notification))
         recipients = len(item.part.users)
-        self._close(item, PlannedSlice(event.id, item.key, recipients, in_app, recipients - in_app, 0, deliveries))
+        self._close(
+            item, PlannedSlice(event.id, item.key, recipients, in_app, recipients - in_app, 0, deliveries)
+        )
 
     def broadcast(self, item: _Queued) -> None:
         """Plan a broadcast: one row that many read."""
@@ -340,7 +342,9 @@ def _waits_for_reach(prepared: Prepared, row: Notification) -> bool:
     return any(d.notification_id == row.id and d.condition == "offline" for d in prepared.batch.deliveries)
 
 
-def _announce_again(position: Position, stored: StoredSlice) -> list[tuple[Position, Notification | Broadcast]]:
+def _announce_again(
+    position: Position, stored: StoredSlice
+) -> list[tuple[Position, Notification | Broadcast]]:
     rows: list[Notification | Broadcast] = [*stored.notifications]
     if stored.broadcast is not None:
         rows.append(stored.broadcast)
@@ -366,7 +370,12 @@ def _in_app_rule(reasons: Sequence[Reason]) -> str | None:
 
 
 def _record(
-    event: Event, category: str, *, state: str = "generated", error: str | None = None, raw: bytes | None = None
+    event: Event,
+    category: str,
+    *,
+    state: str = "generated",
+    error: str | None = None,
+    raw: bytes | None = None,
 ) -> EventRecord:
     return EventRecord(
         id=event.id,
@@ -389,5 +398,3 @@ def _reject_unreadable(batch: Batch, queued: QueuedSlice, now_us: int) -> None:
         EventRecord(event_id, UNREADABLE, "", "queue", None, now_us, 0, "rejected", "not a slice", queued.raw)
     )
     batch.log.append(LogEntry(now_us, "rejected", event_id, type=UNREADABLE, reason="planning_error"))
-
-

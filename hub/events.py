@@ -46,7 +46,9 @@ class Events:
             return {"id": event_id, "status": "accepted", "accepted_at": rfc3339(accepted_at_us)}
         return {**_described(record), **await self._store.event_sums(event_id)}
 
-    async def notifications(self, reference: str, key_id: str, limit: int, cursor: str | None) -> dict[str, Any]:
+    async def notifications(
+        self, reference: str, key_id: str, limit: int, cursor: str | None
+    ) -> dict[str, Any]:
         """What the event became, by user; broadcasts come on the first page, once each, without a user."""
         event_id = await self._resolve(reference, key_id)
         after = decode_cursor(cursor, 1)[0] if cursor else None
@@ -74,12 +76,16 @@ class Events:
         personal, broadcasts = await self._store.retract(event_id, now_us)
         publications = [
             Publication(
-                personal_channel(user_id), encode_live(LiveRetracted(tuple(ids), None, None)), header="kind=retracted"
+                personal_channel(user_id),
+                encode_live(LiveRetracted(tuple(ids), None, None)),
+                header="kind=retracted",
             )
             for user_id, ids in personal.items()
         ]
         publications += [Publication(BROADCASTS, encode_broadcast_retracted(row)) for row in broadcasts]
-        publications.append(Publication(LOG, encode_log([LogEntry(now_us, "retracted", event_id)]), header="kind=log"))
+        publications.append(
+            Publication(LOG, encode_log([LogEntry(now_us, "retracted", event_id)]), header="kind=log")
+        )
         await self._bus.publish(publications)
         return {"id": event_id, "status": "retracted"}
 

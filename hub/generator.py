@@ -8,7 +8,7 @@ event, and the one that fails alone is set aside as `rejected(planning_error)`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from hub.batches import CatalogSource, Planner, PlanningRules, Prepared, publications
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
@@ -32,6 +32,7 @@ BATCH_SLICES: Final = 500
 WAIT_SECONDS: Final = 1.0
 TRIES: Final = 3
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -78,14 +79,12 @@ class Generator:
         after: Position | None = None
         planner = Planner(self._store, self._catalog, self._rules, lease)
         while not stop.is_set():
-            slices = await _persist(
-                lambda after=after: self._queue.read(lease.name, after, BATCH_SLICES, WAIT_SECONDS)
-            )
+            slices = await _persist(self._queue.read, lease.name, after, BATCH_SLICES, WAIT_SECONDS)
             if not slices:
                 continue
             lease = await self._run_batch(planner, lease, slices)
             after = slices[-1].position
-            await _persist(lambda through=after: self._queue.trim(lease.name, through))
+            await _persist(self._queue.trim, lease.name, after)
 
     async def _run_batch(self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]) -> Lease:
         """Plan, commit and publish; returns the lease with its new marks. Raises `LeaseLost`."""
@@ -94,8 +93,10 @@ class Generator:
                 return await self._commit(await planner.prepare(lease, slices, self._clock.now_us()))
             except (LeaseLost, StoreUnavailable):
                 raise
-            except Exception:
-                _log.exception("batch of %d on partition %s failed (%d/%d)", len(slices), lease.name, attempt, TRIES)
+            except Exception:  # noqa: BLE001 - whatever an event makes planning raise, the others go on
+                _log.exception(
+                    "batch of %d on partition %s failed (%d/%d)", len(slices), lease.name, attempt, TRIES
+                )
         if len(slices) > 1:
             for one in slices:
                 lease = await self._run_batch(planner, lease, [one])
@@ -111,7 +112,7 @@ class Generator:
         if batch.log:
             announced.append(Publication(LOG, encode_log(batch.log), header="kind=log"))
         if announced:
-            await _persist(lambda: self._bus.publish(announced))
+            await _persist(self._bus.publish, announced)
         self._count(prepared, len(announced))
         return batch.lease
 
@@ -126,19 +127,19 @@ class Generator:
         name = prepared.batch.lease.name
         accepted = [event.accepted_at_us for event in prepared.batch.events]
         behind = (self._clock.now_us() - min(accepted)) / 1e6 if accepted else 0.0
-        self._metrics.generated(name, len(prepared.batch.notifications) + len(prepared.batch.broadcasts), behind)
+        self._metrics.generated(
+            name, len(prepared.batch.notifications) + len(prepared.batch.broadcasts), behind
+        )
         self._metrics.published(name, announced)
 
 
-async def _persist(call: Callable[[], Awaitable[T]]) -> T:
+async def _persist(call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
     """Repeat a call while Redis is away: what is committed must be announced, what waits must be read."""
     delay_seconds = 0.1
     while True:
         try:
-            return await call()
+            return await call(*args, **options)
         except (QueueUnavailable, BusUnavailable) as error:
             _log.warning("Redis is away, trying again in %.1f s: %s", delay_seconds, error)
             await asyncio.sleep(delay_seconds)
             delay_seconds = min(delay_seconds * 2, 2.0)
-
-

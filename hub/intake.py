@@ -110,7 +110,6 @@ class Intake:
     async def publish(self, body: bytes, source: str, key_id: str, idempotency_key: str | None) -> Accepted:
         """Accept one event. Raises `Refused` (400, 409, 413, 422, 503) or `QueueUnavailable`."""
         try:
-            self._refuse_when_full()
             event = decode_json(_single, check_size(body))
             return await self.submit(
                 Submission(event, source, self.new_id(), idempotency_of(key_id, idempotency_key, event))
@@ -126,35 +125,53 @@ class Intake:
 
         A key for the whole request counts as one key per item (`<key>#<index>`), so a repeat finds the same ids.
         """
-        self._refuse_when_full()
-        raws = split_batch(body, ndjson)
-        outcomes: list[Admitted | Refused] = []
-        appends: list[Append] = []
-        for index, raw in enumerate(raws):
+        decoded: list[Submission | Refused] = []
+        for index, raw in enumerate(split_batch(body, ndjson)):
             item_key = f"{idempotency_key}#{index}" if idempotency_key else None
             try:
-                submission = self._submission_of_item(raw, source, key_id, item_key)
-                admitted = await self._admit(submission)
-                outcomes.append(admitted)
-                appends.append(append_of(admitted, submission.idempotency))
+                decoded.append(self._submission_of_item(raw, source, key_id, item_key))
             except Refused as refused:
                 self._metrics.refused(source, refused.code)
-                outcomes.append(refused)
-        appended = iter(await self._queue.append(appends) if appends else [])
-        results = [_item_result(o if isinstance(o, Refused) else next(appended)) for o in outcomes]
-        accepted = [result for result in results if "id" in result]
-        replayed = [result.pop("replayed") for result in accepted]
-        self._metrics.accepted(source, len(accepted))
-        return BatchResult(results, len(accepted), len(results) - len(accepted), bool(replayed) and all(replayed))
+                decoded.append(refused)
+        outcomes = iter(await self.submit_many([one for one in decoded if isinstance(one, Submission)]))
+        results = [one if isinstance(one, Refused) else next(outcomes) for one in decoded]
+        accepted = [one for one in results if isinstance(one, Accepted)]
+        return BatchResult(
+            [_item_result(one) for one in results],
+            len(accepted),
+            len(results) - len(accepted),
+            bool(accepted) and all(one.replayed for one in accepted),
+        )
 
     async def submit(self, submission: Submission) -> Accepted:
-        """Admit and append one decoded event: the way in for every source."""
-        admitted = await self._admit(submission)
-        [result] = await self._queue.append([append_of(admitted, submission.idempotency)])
-        if isinstance(result, KeyReused):
-            raise _key_reused()
-        self._metrics.accepted(submission.source, 1)
-        return Accepted(result.event_id, result.replayed)
+        """Admit and append one decoded event. Raises `Refused` or `QueueUnavailable`."""
+        [outcome] = await self.submit_many([submission])
+        if isinstance(outcome, Refused):
+            raise outcome
+        return outcome
+
+    async def submit_many(self, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
+        """Admit and append decoded events together, in order: the way in for every source.
+
+        A refused one does not hold up the others. Raises `Refused(503)` when the queue is full and `QueueUnavailable`
+        when its answer is missing; then all of them are to be repeated.
+        """
+        self._refuse_when_full()
+        outcomes: list[Refused | None] = []
+        appends: list[Append] = []
+        for submission in submissions:
+            try:
+                appends.append(append_of(await self._admit(submission), submission.idempotency))
+                outcomes.append(None)
+            except Refused as refused:
+                self._metrics.refused(submission.source, refused.code)
+                outcomes.append(refused)
+        appended = iter(await self._queue.append(appends) if appends else [])
+        results = [refused or _appended(next(appended)) for refused in outcomes]
+        for submission, result in zip(submissions, results, strict=True):
+            if isinstance(result, Accepted):
+                self._metrics.accepted(submission.source, 1)
+        return results
 
     def new_id(self) -> str:
         """A fresh event id."""
@@ -201,26 +218,34 @@ def append_of(admitted: Admitted, idempotency: Idempotency | None) -> Append:
 def check_size(raw: bytes) -> bytes:
     """The bytes, or `Refused(413)` when they are more than an event may have."""
     if len(raw) > EVENT_LIMIT_BYTES:
-        raise Refused(413, "event_too_large", f"The event has {len(raw)} bytes; at most {EVENT_LIMIT_BYTES} are allowed.")
+        raise Refused(
+            413,
+            "event_too_large",
+            f"The event has {len(raw)} bytes; at most {EVENT_LIMIT_BYTES} are allowed.",
+        )
     return raw
 
 
 def split_batch(body: bytes, ndjson: bool) -> Sequence[msgspec.Raw]:
     """The items of a batch request, undecoded. Raises `Refused` when there are none or too many."""
     if ndjson:
-        raws: Sequence[msgspec.Raw] = [msgspec.Raw(line) for line in body.split(b"\n") if line.strip()]
+        raws = [msgspec.Raw(line) for line in body.split(b"\n") if line.strip()]
     else:
         raws = decode_json(_array, body)
     if not raws:
         raise Refused(422, "empty_batch", "The batch has no events.", [FieldError("", "empty", "No events.")])
     if len(raws) > BATCH_LIMIT:
-        raise Refused(413, "batch_too_large", f"The batch has {len(raws)} events; at most {BATCH_LIMIT} are allowed.")
+        raise Refused(
+            413, "batch_too_large", f"The batch has {len(raws)} events; at most {BATCH_LIMIT} are allowed."
+        )
     return raws
 
 
 def scoped_key(key_id: str, idempotency_key: str) -> str:
     """An idempotency key as the queue knows it: one API key's keys never meet another's."""
-    return blake2b(f"{key_id}\0{idempotency_key}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(
+        f"{key_id}\0{idempotency_key}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).hexdigest()
 
 
 def idempotency_of(key_id: str, idempotency_key: str | None, event: EventInput) -> Idempotency | None:
@@ -231,19 +256,22 @@ def idempotency_of(key_id: str, idempotency_key: str | None, event: EventInput) 
     return Idempotency(scoped_key(key_id, idempotency_key), digest)
 
 
-def _key_reused() -> Refused:
-    return Refused(
-        422, "idempotency_key_reused", "This idempotency key was used for another body in the last 24 hours."
-    )
+def _appended(result: Appended | KeyReused) -> Accepted | Refused:
+    if isinstance(result, KeyReused):
+        return Refused(
+            422,
+            "idempotency_key_reused",
+            "This idempotency key was used for another body in the last 24 hours.",
+        )
+    return Accepted(result.event_id, result.replayed)
 
 
-def _item_result(outcome: Appended | KeyReused | Refused) -> dict[str, Any]:
-    if isinstance(outcome, Appended):
-        return {"id": outcome.event_id, "status": "accepted", "replayed": outcome.replayed}
-    refused = _key_reused() if isinstance(outcome, KeyReused) else outcome
-    error: dict[str, Any] = {"code": refused.code, "detail": refused.detail}
-    if refused.errors:
+def _item_result(outcome: Accepted | Refused) -> dict[str, Any]:
+    if isinstance(outcome, Accepted):
+        return {"id": outcome.id, "status": "accepted"}
+    error: dict[str, Any] = {"code": outcome.code, "detail": outcome.detail}
+    if outcome.errors:
         error["errors"] = [
-            {"pointer": field.pointer, "code": field.code, "detail": field.detail} for field in refused.errors
+            {"pointer": field.pointer, "code": field.code, "detail": field.detail} for field in outcome.errors
         ]
     return {"error": error}

@@ -14,7 +14,9 @@ from hub.ports import Lease, LeaseStore
 
 TTL_SECONDS: Final = 6.0
 ROUND_SECONDS: Final = 1.5
-GRACE_SECONDS: Final = 2.0  # for work to end by itself; what is cut off is rolled back or was committed, never half
+GRACE_SECONDS: Final = (
+    2.0  # for work to end by itself; what is cut off is rolled back or was committed, never half
+)
 
 Work = Callable[[Lease, asyncio.Event], Awaitable[None]]
 
@@ -54,7 +56,11 @@ class LeaseKeeper:
     async def round(self) -> None:
         """Renew what is held, collect what ended, take or give back until the share is fair."""
         members = await self._store.heartbeat(self._owner, self._role, TTL_SECONDS)
-        renewed = set(await self._store.renew_leases(list(self._held.values()), TTL_SECONDS)) if self._held else set()
+        renewed = (
+            set(await self._store.renew_leases(list(self._held.values()), TTL_SECONDS))
+            if self._held
+            else set()
+        )
         for name in [name for name in self._held if name not in renewed]:
             _log.warning("lease %s was lost to another process", name)
             await self._stop(name)
@@ -81,7 +87,7 @@ class LeaseKeeper:
             await self._work(lease, stop)
         except ClarionError as error:
             _log.warning("work on lease %s ended: %s", lease.name, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; the keeper gives the lease back and tries again
             _log.exception("work on lease %s failed", lease.name)
 
     async def _give_back(self, names: Sequence[str]) -> None:

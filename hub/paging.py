@@ -19,7 +19,11 @@ def decode_cursor(cursor: str, parts: int) -> list[str]:
     try:
         if len(cursor) > _LIMIT:
             raise ValueError
-        found = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode().split("\n")
+        found = (
+            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            .decode()
+            .split("\n")
+        )
         if len(found) != parts or not all(part.isprintable() for part in found):
             raise ValueError
     except (ValueError, binascii.Error):
