@@ -14,7 +14,7 @@ from hub.errors import BusUnavailable, FieldError, Refused
 from hub.model.events import Id
 from hub.model.notifications import LiveMark, WireNotification, encode_live, wire_addressed, wire_broadcast
 from hub.model.users import Profile, User
-from hub.model.visibility import Sight, visible
+from hub.model.visibility import Visibility, visible
 from hub.model.vocabulary import Mark, personal_channel
 from hub.paging import decode_cursor, encode_cursor, invalid_cursor
 from hub.ports import BroadcastRow, Clock, InboxQuery, LiveBus, Publication, Store
@@ -121,7 +121,7 @@ class Inbox:
 
     async def _mark_ids(self, user: User, mark: Mark, ids: list[str], now_us: int) -> list[str]:
         addressed, candidates = await self._store.find_notifications(user.profile.id, ids)
-        broadcasts = [row.broadcast for row in candidates if self._sight(user, row) is not None]
+        broadcasts = [row.broadcast for row in candidates if self._sight(user, row)]
         shown = [row.id for row in addressed if row.in_app]
         return await self._store.mark_ids(user.profile.id, mark, shown, broadcasts, now_us)
 
@@ -158,7 +158,9 @@ class Inbox:
             unseen += row.marks.seen_at_us is None
         return Counts(min(unread, COUNT_CAP), min(unseen, COUNT_CAP))
 
-    async def _broadcasts(self, user: User, query: InboxQuery) -> AsyncIterator[tuple[BroadcastRow, Sight]]:
+    async def _broadcasts(
+        self, user: User, query: InboxQuery
+    ) -> AsyncIterator[tuple[BroadcastRow, Visibility]]:
         """The broadcasts that this user may see, newest first, read page by page."""
         now_us = self._clock.now_us()
         topics = sorted({subscription.topic for subscription in user.subscriptions})
@@ -169,13 +171,13 @@ class Inbox:
             )
             for row in rows:
                 sight = self._sight(user, row)
-                if sight is not None:
+                if sight:
                     yield row, sight
             if len(rows) < PAGE:
                 return
             before = (rows[-1].broadcast.created_at_us, rows[-1].broadcast.id)
 
-    def _sight(self, user: User, row: BroadcastRow) -> Sight | None:
+    def _sight(self, user: User, row: BroadcastRow) -> Visibility:
         return visible(row.broadcast, user, self._default_timezone)
 
 
