@@ -246,7 +246,7 @@ def _take_out_texts(name: str, table: Json, taken: set[str]) -> dict[str, bytes]
         words = [
             re.sub(r"[^A-Za-z0-9_-]", "_", word) for word in place if word not in ("channels", "locales")
         ]
-        file = base = ".".join([name, *words, key])
+        file = base = ".".join([name, *words] if key == ending else [name, *words, key])
         number = 1
         while f"{file}.{ending}".lower() in taken:
             number += 1

@@ -1,0 +1,232 @@
+"""The recorded GitHub webhooks: every one becomes an event that is accepted and reads well."""
+
+import json
+import re
+from collections import Counter
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.demo.github import as_id, audience_of, event_of, recorded_events, recorded_webhooks
+from hub.demo.player import demo_definitions, topics_of, watchers
+from hub.model.events import EventInput
+from hub.model.vocabulary import is_id
+from tests.support.github_rules import expected_inboxes
+
+EVENTS = list(recorded_events())
+DEFINITIONS = demo_definitions()
+TEXTS = ("title", "body", "url", "icon")
+
+
+class ItemsFirst(jinja2.sandbox.SandboxedEnvironment):
+    """Looks items up before attributes, as the product's sandbox does."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        try:
+            return obj[attribute]
+        except (TypeError, LookupError):
+            return super().getattr(obj, attribute)
+
+
+ENVIRONMENT = ItemsFirst(undefined=jinja2.StrictUndefined)
+
+
+def rendered(event: dict[str, Any], locale: str | None = None) -> dict[str, str]:
+    definition = DEFINITIONS.types[event["type"]]
+    texts = definition if locale is None else definition["locales"][locale]
+    known = {"data": event["data"], "actor": event.get("actor"), "event": event, "count": 1}
+    return {key: ENVIRONMENT.from_string(texts[key]).render(known) for key in TEXTS if key in texts}
+
+
+def test_all_recorded_webhooks_are_there():
+    assert len(EVENTS) == 329
+    assert len({name for name, _ in recorded_webhooks()}) == 58
+
+
+@pytest.mark.req("R14")
+def test_every_event_is_accepted_as_it_is():
+    for event in EVENTS:
+        msgspec.convert(event, EventInput)
+        assert len(json.dumps(event, ensure_ascii=False).encode()) <= 64 * 1024
+        assert is_id(event["type"])
+
+
+def test_data_is_the_untouched_payload():
+    for event, (name, payload) in zip(EVENTS, recorded_webhooks(), strict=True):
+        assert event["data"] == payload
+        assert event == event_of(name, payload)
+
+
+def test_types_name_the_webhook_and_its_action():
+    kinds = Counter(event["type"] for event in EVENTS)
+    assert kinds["github.push"] == 7
+    assert kinds["github.pull_request.opened"] == 4
+    assert kinds["github.repository_dispatch.on-demand-test"] == 2
+    assert len(kinds) == 161
+
+
+def test_a_repository_goes_before_an_organization_and_that_before_the_sender():
+    owner, sender = {"login": "octo-org"}, {"login": "octocat"}
+    repository = {"full_name": "octo-org/octo.repo"}
+    everything = {"repository": repository, "organization": owner, "sender": sender}
+    assert audience_of(everything) == {"topic": "repo:octo-org:octo.repo"}
+    assert audience_of({"organization": owner, "sender": sender}) == {"topic": "org:octo-org"}
+    assert audience_of({"sender": sender}) == "octocat"
+    assert audience_of({}) == {"topic": "github"}
+
+
+def test_what_has_neither_repository_nor_organization_goes_to_whom_it_concerns():
+    others: dict[str, list[Any]] = {}
+    for event in EVENTS:
+        if not {"repository", "organization"} & set(event["data"]):
+            others.setdefault(event["type"].split(".")[1], []).append(event["to"])
+    assert set(others) == {
+        "github_app_authorization",
+        "installation",
+        "installation_repositories",
+        "marketplace_purchase",
+        "security_advisory",
+        "sponsorship",
+    }
+    assert set(others["installation"]) == {"octocat", "Codertocat"}
+    assert others["github_app_authorization"] == ["octocat", "octocat"]
+    assert [{"topic": "org:organizationUsername"}, "username"] in others["marketplace_purchase"]
+    assert all(to == ["octocat", "monalisa"] for to in others["sponsorship"])
+    assert {"topic": "advisories:pip"} in others["security_advisory"]
+    assert {"topic": "advisories:npm"} in others["security_advisory"]
+
+
+def test_an_installation_of_an_organization_goes_to_its_watchers():
+    account = {"login": "octo-org", "type": "Organization"}
+    assert audience_of({"installation": {"account": account}, "sender": {"login": "a"}}) == {
+        "topic": "org:octo-org"
+    }
+
+
+def test_bots_keep_a_readable_id():
+    assert as_id("dependabot[bot]") == "dependabot+bot"
+    assert {"renovate+bot", "octocoders-linter+bot"} <= {event.get("actor") for event in EVENTS}
+    assert as_id("a/b") == "a=2Fb"
+
+
+@given(st.text())
+def test_any_text_becomes_an_id(text: str):
+    assert is_id(as_id(text))
+    assert as_id(text) == as_id(text)
+
+
+@given(
+    st.lists(st.from_regex(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}(?:\[bot\])?", fullmatch=True), unique=True)
+)
+def test_different_logins_stay_different(logins: list[str]):
+    assert len({as_id(login) for login in logins}) == len(logins)
+
+
+def test_every_type_that_occurs_is_defined_and_no_other():
+    assert set(DEFINITIONS.types) == {event["type"] for event in EVENTS}
+    assert {one["category"] for one in DEFINITIONS.types.values()} == set(DEFINITIONS.categories)
+
+
+@pytest.mark.req("R16")
+@pytest.mark.parametrize("locale", [None, "ko"])
+def test_every_title_can_be_read_by_a_person(locale: str | None):
+    for event in EVENTS:
+        title = rendered(event, locale)["title"]
+        assert 10 <= len(title) <= 140, title
+        assert not re.search(r"None|\{\{|\}\}|\{%|undefined|True|False|\n|  |null|\[\]|refs/", title), title
+        assert title == title.strip()
+
+
+def test_titles_are_written_in_korean_where_it_was_promised():
+    for event in EVENTS:
+        assert re.search(r"[가-힣]", rendered(event, "ko")["title"])
+
+
+def test_bodies_links_and_pictures_are_short_and_whole():
+    for event in EVENTS:
+        texts = rendered(event)
+        body = texts["body"]
+        assert 0 < len(body) <= 200, body
+        assert "\n" not in body
+        assert not re.search(r"None|\{\{|undefined", body), body
+        assert re.fullmatch(r"https?://\S+", texts["url"]), texts["url"]
+        if "icon" in texts:
+            assert re.fullmatch(r"https?://\S+", texts["icon"]), texts["icon"]
+
+
+def test_what_clients_get_of_the_data_is_there():
+    for event in EVENTS:
+        for key in DEFINITIONS.types[event["type"]].get("expose", []):
+            assert key in event["data"], (event["type"], key)
+
+
+@pytest.mark.parametrize(
+    ("place", "title", "body"),
+    [
+        (
+            "github.pull_request.opened",
+            "Codertocat opened pull request #2: Update the README with new information.",
+            "Codertocat/Hello-World: This is a pretty simple change that we need to pull into master.",
+        ),
+        (
+            "github.push",
+            "Codertocat pushed the new tag simple-tag",
+            "Codertocat/Hello-World: Adding a .gitignore file",
+        ),
+        ("github.star.created", "Codertocat starred Codertocat/Hello-World", "1 star now"),
+        (
+            "github.check_run.completed",
+            "The check Octocoders-linter failed",
+            "Codertocat/Hello-World, branch changes",
+        ),
+        (
+            "github.member.added",
+            "hacktocat became a collaborator",
+            "in Codertocat/Hello-World",
+        ),
+    ],
+)
+def test_some_of_them_in_full(place: str, title: str, body: str):
+    event = next(event for event in EVENTS if event["type"] == place)
+    texts = rendered(event)
+    assert (texts["title"], texts["body"]) == (title, body)
+
+
+def test_the_payloads_come_with_their_licence():
+    text = files("hub.demo").joinpath("github-webhooks.LICENSE").read_text()
+    assert "MIT License" in text
+    assert "@octokit/webhooks-examples" in text
+
+
+@pytest.mark.req("R12")
+def test_the_naive_count_tells_the_watchers_apart():
+    people = watchers(DEFINITIONS.categories)
+    every = set(topics_of(EVENTS))
+    found = expected_inboxes(
+        EVENTS,
+        {name: one["category"] for name, one in DEFINITIONS.types.items()},
+        {person.user: every if person.topics is None else set(person.topics) for person in people},
+        {person.user: person.preferences for person in people},
+    )
+    broadcasts = [
+        i for i, event in enumerate(EVENTS) if not isinstance(event["to"], str) and topics_of([event])
+    ]
+    assert found["alice"] == broadcasts
+    assert len(found["alice"]) == 313
+    assert {EVENTS[i]["actor"] for i in found["bob"]} == {"Codertocat"}
+    assert len(found["bob"]) == 262
+    assert sorted(found["bob"] + found["dave"]) == found["alice"]
+    drawers = {DEFINITIONS.types[EVENTS[i]["type"]]["category"] for i in found["carol"]}
+    assert "issues" in drawers
+    assert not drawers & {"checks", "projects"}
+    assert all(EVENTS[i]["to"] == {"topic": "repo:Codertocat:Hello-World"} for i in found["carol"])
+    assert [EVENTS[i]["type"] for i in found["monalisa"]] == [
+        "github.sponsorship.created",
+        "github.sponsorship.pending_tier_change",
+    ] * 2
