@@ -1,9 +1,38 @@
-"""What every test may use. The fixtures themselves stand in tests/support."""
+"""What every test may use: real servers, one of each for the whole run, and a clean corner of them for each test.
 
+valkey            the running server (`.url`); `redis_url` is its address
+redis_prefix      a key prefix of this test alone; keys under it that stay for ever fail the test
+own_valkey        a server of this test alone, to be killed, frozen or wiped
+postgres_url      a fresh, empty PostgreSQL database
+sqlite_url        a fresh SQLite file
+database_url      both of them, one after the other
+clock             a clock that the test moves
+free_port         a TCP port on the loopback
+"""
+
+import asyncio
+import inspect
 import os
 import socket
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
+
+from hub.adapters.embedded_valkey import EmbeddedValkey
+from tests.support.clock import FakeClock
+from tests.support.postgres import PostgresServer
+from tests.support.redis_keys import stray_keys
+
+TASK_GRACE_SECONDS = 1.0
+_numbers = count(1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -12,6 +41,95 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+# ---------------------------------------------------------------- Valkey
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(server.start())
+        yield server
+        runner.run(server.stop())
+
+
+@pytest.fixture
+def redis_url(valkey: EmbeddedValkey) -> str:
+    return valkey.url
+
+
+@pytest.fixture
+async def redis_prefix(valkey: EmbeddedValkey) -> AsyncIterator[str]:
+    prefix = f"test{os.getpid()}-{next(_numbers)}"
+    yield prefix
+    async with Redis.from_url(valkey.url) as client:
+        stray = await stray_keys(client, prefix)
+        if keys := [key async for key in client.scan_iter(match=f"{prefix}:*", count=1_000)]:
+            await client.unlink(*keys)
+    assert not stray, f"keys that never expire and are not listed in tests/support/redis_keys.py: {stray}"
+
+
+@pytest.fixture
+async def own_valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
+    """Killed or stopped by the test or not, it is gone afterwards."""
+    server = EmbeddedValkey(tmp_path / "own-valkey")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+# ---------------------------------------------------------------- databases
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    name = postgres_server.create_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'clarion.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The test runs twice: on SQLite and on PostgreSQL."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url
+
+
+# ---------------------------------------------------------------- guards
+
+
+@pytest.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    """Fails a test that leaves tasks running behind it; each async test uses it."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=TASK_GRACE_SECONDS)
+    assert not (running := [task for task in left if not task.done()]), f"tasks still run: {running}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(inspect.unwrap(item.function)):
+            item.fixturenames.insert(0, "no_task_left")  # first in, last out
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
