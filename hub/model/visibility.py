@@ -34,7 +34,7 @@ def visible(broadcast: Broadcast, user: User, default_timezone: str) -> Visibili
         return _hidden(
             "not_in_app", "The type, or the event, does not use the app, or the event had expired."
         )
-    if refusal := _outside(audience, user, default_timezone):
+    if (refusal := _outside(audience, user, default_timezone)) is not None:  # it is false itself
         return refusal
     refused: Verdict | None = None
     for topic in _ways(audience, broadcast.seq, user):

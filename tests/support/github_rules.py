@@ -29,16 +29,17 @@ def expected_inboxes(
         user: [
             index
             for index, event in enumerate(events)
-            if is_meant(event, user, subscriptions.get(user, set()))
-            and (
+            if is_meant(event, user)
+            and any(
                 event["type"] in critical
                 or allows(
                     preferences.get(user, {}),
                     event,
                     categories[event["type"]],
-                    reaching_topics(event, user, subscriptions.get(user, set())),
+                    topic,
                     (defaults or {}).get(categories[event["type"]], {}),
                 )
+                for topic in ways(event, user, subscriptions.get(user, set()))
             )
         ]
         for user in sorted(users)
@@ -65,47 +66,45 @@ def topics(event: Json) -> set[str]:
     return {entry["topic"] for entry in entries(event) if isinstance(entry, dict) and "topic" in entry}
 
 
-def is_meant(event: Json, user: str, subscribed: set[str]) -> bool:
-    """Whether the audience has this user, before any wish of their own."""
+def is_meant(event: Json, user: str) -> bool:
+    """Whether the event leaves this user out, before any wish of their own."""
     if user in event.get("exclude", []):
         return False
     if user in named_users(event):
         return True
     # From here on it would come as a broadcast, and that leaves out who caused it.
-    if event.get("actor") == user and not event.get("include_actor", False):
-        return False
-    for entry in entries(event):
-        if isinstance(entry, dict) and entry.get("everyone") is True:
-            return True
-    return len(topics(event) & subscribed) > 0
+    return event.get("actor") != user or event.get("include_actor", False)
 
 
-def reaching_topics(event: Json, user: str, subscribed: set[str]) -> set[str]:
-    """The topics by which a broadcast comes to this user; none when it addresses them."""
-    return set() if user in named_users(event) else topics(event) & subscribed
+def ways(event: Json, user: str, subscribed: set[str]) -> list[str | None]:
+    """How it may come to this user: None when it names them or everyone, else by topics. One way is enough."""
+    if user in named_users(event):
+        return [None]
+    by_topic: list[str | None] = sorted(topics(event) & subscribed)
+    if any(isinstance(entry, dict) and entry.get("everyone") is True for entry in entries(event)):
+        by_topic.append(None)
+    return by_topic
 
 
-def allows(wishes: Json, event: Json, category: str, through: set[str], default: Json) -> bool:
+def allows(wishes: Json, event: Json, category: str, topic: str | None, default: Json) -> bool:
     """Whether the user's own rules let the event into the app. Every rule that applies must allow."""
     if wishes.get("channels", {}).get("in_app", True) is False:
         return False
     drawer = wishes.get("categories", {}).get(category, {})
     if drawer is False:
         return False
-    in_app = True if drawer is True else drawer.get("in_app")
-    if in_app is None:
-        in_app = default.get("in_app", True)
-    if in_app is False:
+    chosen = drawer.get("in_app") if isinstance(drawer, dict) else None
+    if (default.get("in_app", True) if chosen is None else chosen) is False:
         return False
     muted = wishes.get("muted", {})
     if event.get("actor") in muted.get("actors", []):
         return False
-    if through and through <= set(muted.get("topics", [])):
+    if topic is not None and topic in muted.get("topics", []):
         return False
     only = wishes.get("only", {}).get("categories", {}).get(category)
     if only is not None:
         if only.get("actors") is not None and event.get("actor") not in only["actors"]:
             return False
-        if only.get("topics") is not None and not through & set(only["topics"]):
+        if only.get("topics") is not None and topic not in only["topics"]:
             return False
     return True

@@ -92,7 +92,6 @@ async def played(hub: RememberingHub, **options: Any) -> Report:
     return await play("http://hub", "right", run_id="run", console=quiet(), transport=hub, **options)
 
 
-@pytest.mark.req("R5")
 async def test_everything_is_defined_subscribed_and_published_in_order():
     hub = RememberingHub()
     report = await played(hub)
@@ -156,7 +155,6 @@ async def test_a_slow_hub_gets_what_is_due_together():
     assert len(hub.calls) < 60
 
 
-@pytest.mark.req("R31")
 async def test_a_busy_hub_and_a_lost_answer_lose_and_double_nothing():
     busy = httpx2.Response(503, headers={"Retry-After": "2"}, json={"detail": "the queue is full."})
     hub, time = RememberingHub(busy, httpx2.ReadTimeout("no answer"), busy), Time()
