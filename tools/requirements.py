@@ -1,5 +1,7 @@
 """Prints every promise of docs/requirements.md with the tests that carry its id, and says which have none."""
 
+import contextlib
+import io
 import re
 import sys
 from collections import defaultdict
@@ -27,11 +29,13 @@ class Collector:
 def main() -> int:
     promises = dict(ROW.findall((ROOT / "docs" / "requirements.md").read_text()))
     collector = Collector()
-    outcome = pytest.main(
-        ["--collect-only", "-qq", "--no-header", "-p", "no:terminal", str(ROOT / "tests")], [collector]
-    )
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        outcome = pytest.main(
+            ["--collect-only", "-q", "--rootdir", str(ROOT), str(ROOT / "tests")], [collector]
+        )
     if outcome not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        print("the tests cannot be collected; run make test")
+        print(f"{shown.getvalue()}\nthe tests cannot be collected; see above")
         return 1
     for promise, text in promises.items():
         print(f"{promise:>4}  {text}")
