@@ -1,0 +1,192 @@
+"""Group commit: appends that arrive while others are under way share the next round trip and its fsync.
+
+Each caller gets its own results, or `QueueUnavailable`. A cancelled caller disturbs nobody: if its events were not sent
+yet they are left out. Nothing is sent twice.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hub.adapters.redis_connection import Command, RedisCommands, load_script
+from hub.adapters.redis_keys import RedisKeys
+from hub.errors import QueueUnavailable
+from hub.ports import Append, Appended, KeyReused
+
+_APPEND = load_script("append.lua")
+# One script call holds up everybody else on that Redis, so it stays short. A call of one caller is never cut.
+_SCRIPT_SLICES = 500
+_SCRIPT_BYTES = 512 * 1024
+_TRIP_BYTES = 8 * 1024 * 1024
+_WAITING_BYTES = 64 * 1024 * 1024
+_LEAST_SECONDS = 1.0
+
+Outcome = Appended | KeyReused
+
+
+@dataclass(slots=True)
+class _Call:
+    """One caller that waits."""
+
+    events: Sequence[Append]
+    slices: int
+    size: int
+    deadline: float
+    outcomes: asyncio.Future[list[Outcome]]
+
+
+@dataclass(slots=True)
+class _Script:
+    """Calls that are appended by one script call."""
+
+    calls: list[_Call] = field(default_factory=list)
+    slices: int = 0
+    size: int = 0
+
+    def has_room_for(self, call: _Call) -> bool:
+        return self.slices + call.slices <= _SCRIPT_SLICES and self.size + call.size <= _SCRIPT_BYTES
+
+    def add(self, call: _Call) -> None:
+        self.calls.append(call)
+        self.slices += call.slices
+        self.size += call.size
+
+
+class AppendGroups:
+    """Collects calls and sends them, one round trip at a time."""
+
+    def __init__(self, commands: RedisCommands, keys: RedisKeys, timeout_seconds: float) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._timeout_seconds = timeout_seconds
+        self._waiting: list[_Call] = []
+        self._waiting_bytes = 0
+        self._sender: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def append(self, events: Sequence[Append]) -> list[Outcome]:
+        """Append the events of one call, with whatever else waits. Raises `QueueUnavailable`."""
+        if self._closed:
+            raise QueueUnavailable("The queue is closed; nothing was appended.")
+        loop = asyncio.get_running_loop()
+        size = sum(len(raw) for event in events for raw in event.slices.values())
+        if self._waiting and self._waiting_bytes + size > _WAITING_BYTES:
+            raise QueueUnavailable("Too much waits for Redis already; nothing was appended.")
+        slices = sum(len(event.slices) for event in events)
+        call = _Call(events, slices, size, loop.time() + self._timeout_seconds, loop.create_future())
+        self._waiting.append(call)
+        self._waiting_bytes += size
+        if self._sender is None:
+            self._sender = loop.create_task(self._send_all(), name="append groups")
+        return await call.outcomes
+
+    async def close(self) -> None:
+        """Let the round trip under way end; tell the rest that nothing happened."""
+        self._closed = True
+        for call in self._take(all_of_them=True):
+            call.outcomes.set_exception(QueueUnavailable("The queue was closed; nothing was appended."))
+        if self._sender:
+            await asyncio.wait([self._sender])
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._send(self._take())
+        finally:
+            self._sender = None
+
+    def _take(self, *, all_of_them: bool = False) -> list[_Call]:
+        """The next round trip's calls, in order of arrival, without those whose caller has gone."""
+        taken: list[_Call] = []
+        size = count = 0
+        for call in self._waiting:
+            if taken and size + call.size > _TRIP_BYTES and not all_of_them:
+                break
+            count += 1
+            self._waiting_bytes -= call.size
+            if not call.outcomes.done():
+                taken.append(call)
+                size += call.size
+        del self._waiting[:count]
+        return taken
+
+    async def _send(self, calls: list[_Call]) -> None:
+        now = asyncio.get_running_loop().time()
+        timely: list[_Call] = []
+        for call in calls:
+            if call.deadline > now:
+                timely.append(call)
+            else:
+                call.outcomes.set_exception(QueueUnavailable("Redis is too slow; nothing was appended."))
+        if not timely:
+            return
+        scripts = [_Script()]
+        for call in timely:
+            if scripts[-1].calls and not scripts[-1].has_room_for(call):
+                scripts.append(_Script())
+            scripts[-1].add(call)
+        # Nobody waits much longer than the timeout, and nobody's trip is too short to be one.
+        seconds = max(timely[0].deadline - now, _LEAST_SECONDS)
+        try:
+            replies = await self._commands.try_all([self._command(script) for script in scripts], seconds)
+        except BaseException as error:
+            for call in timely:
+                _fail(call, error)
+            if not isinstance(error, QueueUnavailable):
+                raise
+            return
+        for script, reply in zip(scripts, replies, strict=True):
+            _settle(script.calls, reply)
+
+    def _command(self, script: _Script) -> Command:
+        numbers: dict[str, int] = {}
+        key_numbers: dict[str, int] = {}
+        parts: list[str | bytes | int] = []
+        events = [event for call in script.calls for event in call.events]
+        for event in events:
+            for partition in event.slices:
+                numbers.setdefault(partition, len(numbers) + 1)
+        for event in events:
+            given = event.idempotency
+            if given:
+                place = key_numbers.setdefault(given.key, 2 * len(numbers) + len(key_numbers) + 1)
+                parts += (event.event_id, place, given.digest, given.keep_seconds, len(event.slices))
+            else:
+                parts += (event.event_id, 0, "", 0, len(event.slices))
+            for partition, raw in event.slices.items():
+                parts += (numbers[partition], raw)
+        keys = [key for name in numbers for key in (self._keys.queue(name), self._keys.queue_total(name))]
+        keys += [self._keys.idempotency(key) for key in key_numbers]
+        return ("EVAL", _APPEND, len(keys), *keys, len(numbers), *parts)
+
+
+def _settle(calls: list[_Call], reply: object) -> None:
+    """Hand each call its part of one script's answers."""
+    if not isinstance(reply, list):
+        # The script reads and checks before it writes; still, what it wrote before an error stays.
+        error = QueueUnavailable(f"Redis refused the append: {str(reply)[:200]}")
+        for call in calls:
+            _fail(call, error)
+        return
+    answers = iter(reply)
+    for call in calls:
+        outcomes = [_outcome(event.event_id, next(answers)) for event in call.events]
+        if not call.outcomes.done():
+            call.outcomes.set_result(outcomes)
+
+
+def _outcome(event_id: str, answer: int | bytes) -> Outcome:
+    if not isinstance(answer, bytes):
+        return Appended(event_id)
+    first = answer[1:].decode()
+    return KeyReused(first) if answer[:1] == b"!" else Appended(first, replayed=True)
+
+
+def _fail(call: _Call, error: BaseException) -> None:
+    if not call.outcomes.done():
+        text = (
+            str(error)
+            if isinstance(error, QueueUnavailable)
+            else "The append was interrupted; the outcome is unknown."
+        )
+        call.outcomes.set_exception(QueueUnavailable(text))

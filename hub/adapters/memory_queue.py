@@ -1,0 +1,159 @@
+"""The event queue in memory, for tests and experiments: the same behaviour as on Redis, gone with the process."""
+
+import asyncio
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from hub.model.vocabulary import LANE
+from hub.ports import Append, Appended, Clock, IngestEntry, KeyReused, Position, QueuedSlice
+
+T = TypeVar("T")
+_Id = tuple[int, int]
+
+
+class _Stream(Generic[T]):
+    """Entries with increasing ids, and a way to wait for the next."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: _Id = (0, 0)
+        self._grown = asyncio.Event()
+        self.ids: list[_Id] = []
+        self.entries: list[T] = []
+
+    def add(self, entry: T) -> _Id:
+        ms = self._clock.now_us() // 1000
+        last_ms, last_seq = self._last
+        # Like Redis: a clock that stands still or goes back does not make an id smaller.
+        self._last = (ms, 0) if ms > last_ms else (last_ms, last_seq + 1)
+        self.ids.append(self._last)
+        self.entries.append(entry)
+        self._grown.set()
+        self._grown = asyncio.Event()
+        return self._last
+
+    async def after(self, entry_id: _Id, wait_seconds: float) -> list[tuple[_Id, T]]:
+        start = bisect_right(self.ids, entry_id)
+        if start == len(self.ids) and wait_seconds > 0:
+            try:
+                async with asyncio.timeout(wait_seconds):
+                    await self._grown.wait()
+            except TimeoutError:
+                return []
+            start = bisect_right(self.ids, entry_id)
+        return list(zip(self.ids[start:], self.entries[start:], strict=True))
+
+    def trim(self, through: _Id) -> None:
+        end = bisect_right(self.ids, through)
+        del self.ids[:end], self.entries[:end]
+
+
+class MemoryQueue:
+    """`EventQueue` without Redis. `add_ingest` and `publish_ingest` play the publishers."""
+
+    def __init__(self, clock: Clock, partitions: int) -> None:
+        self._clock = clock
+        names = (*(str(number) for number in range(partitions)), LANE)
+        self._streams: dict[str, _Stream[list[bytes]]] = {name: _Stream(clock) for name in names}
+        self._keys: dict[str, tuple[str, str, int]] = {}  # event id, digest, until
+        self._ingest: _Stream[Mapping[bytes, bytes]] = _Stream(clock)
+        self._receivers: list[asyncio.Queue[bytes]] = []
+        self.rejected: deque[tuple[str, bytes, str, str]] = deque(maxlen=10_000)
+
+    async def append(self, events: Sequence[Append]) -> list[Appended | KeyReused]:
+        """See `EventQueue.append`."""
+        outcomes: list[Appended | KeyReused] = []
+        slices: dict[str, list[bytes]] = {}
+        for event in events:
+            given = event.idempotency
+            known = self._known(given.key) if given else None
+            if given and known:
+                same = known[1] == given.digest
+                outcomes.append(Appended(known[0], replayed=True) if same else KeyReused(known[0]))
+                continue
+            if given:
+                until = self._clock.now_us() + given.keep_seconds * 1_000_000
+                self._keys[given.key] = (event.event_id, given.digest, until)
+            for partition, raw in event.slices.items():
+                slices.setdefault(partition, []).append(raw)
+            outcomes.append(Appended(event.event_id))
+        for partition, raws in slices.items():
+            self._streams[partition].add(raws)
+        return outcomes
+
+    async def find_key(self, key: str) -> str | None:
+        """See `EventQueue.find_key`."""
+        known = self._known(key)
+        return known[0] if known else None
+
+    async def read(
+        self, partition: str, after: Position | None, limit: int, wait_seconds: float
+    ) -> list[QueuedSlice]:
+        """See `EventQueue.read`."""
+        start = (after.ms, after.seq) if after else (0, 0)
+        slices: list[QueuedSlice] = []
+        for (ms, seq), raws in await self._streams[partition].after(start, wait_seconds):
+            if len(slices) >= limit:
+                break
+            slices += [QueuedSlice(Position(ms, seq, index), raw) for index, raw in enumerate(raws)]
+        return slices
+
+    async def trim(self, partition: str, through: Position) -> None:
+        """See `EventQueue.trim`."""
+        self._streams[partition].trim((through.ms, through.seq))
+
+    async def waiting(self) -> dict[str, int]:
+        """See `EventQueue.waiting`."""
+        counts = {name: sum(map(len, stream.entries)) for name, stream in self._streams.items()}
+        return {**counts, "ingest": len(self._ingest.entries)}
+
+    async def read_ingest(self, after: str | None, limit: int, wait_seconds: float) -> list[IngestEntry]:
+        """See `EventQueue.read_ingest`."""
+        found = await self._ingest.after(_entry_id(after) if after else (0, 0), wait_seconds)
+        return [IngestEntry(f"{ms}-{seq}", fields) for (ms, seq), fields in found[:limit]]
+
+    async def trim_ingest(self, through: str) -> None:
+        """See `EventQueue.trim_ingest`."""
+        self._ingest.trim(_entry_id(through))
+
+    async def reject_ingest(self, entry_id: str, event: bytes, code: str, detail: str) -> None:
+        """See `EventQueue.reject_ingest`."""
+        self.rejected.append((entry_id, event, code, detail))
+
+    async def listen_ingest(self, receive: Callable[[bytes], Awaitable[None]]) -> None:
+        """See `EventQueue.listen_ingest`."""
+        bodies: asyncio.Queue[bytes] = asyncio.Queue()
+        self._receivers.append(bodies)
+        try:
+            while True:
+                await receive(await bodies.get())
+        finally:
+            self._receivers.remove(bodies)
+
+    async def close(self) -> None:
+        """See `EventQueue.close`."""
+
+    def add_ingest(self, fields: Mapping[bytes, bytes]) -> str:
+        """What a publisher does with XADD; returns the entry id."""
+        ms, seq = self._ingest.add(dict(fields))
+        return f"{ms}-{seq}"
+
+    def publish_ingest(self, body: bytes) -> int:
+        """What a publisher does with PUBLISH; returns how many listened."""
+        for bodies in self._receivers:
+            bodies.put_nowait(body)
+        return len(self._receivers)
+
+    def _known(self, key: str) -> tuple[str, str, int] | None:
+        known = self._keys.get(key)
+        if known and known[2] <= self._clock.now_us():
+            del self._keys[key]
+            return None
+        return known
+
+
+def _entry_id(text: str) -> _Id:
+    ms, seq = text.split("-")
+    return int(ms), int(seq)

@@ -1,0 +1,165 @@
+"""The event queue on Redis Streams: one stream per partition, written by one script, read with XREAD, trimmed by id.
+
+An append that returned is on disk if Redis runs with `appendfsync always` (see redis_health): the reply comes after the
+fsync. An append that raised may have happened, and is never repeated from here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from hub.adapters.append_groups import AppendGroups
+from hub.adapters.redis_connection import RedisCommands, load_script
+from hub.adapters.redis_keys import RedisKeys
+from hub.adapters.redis_link import LinkTiming, RedisLink
+from hub.errors import QueueUnavailable
+from hub.ports import Append, Appended, IngestEntry, KeyReused, Position, QueuedSlice
+
+_WAITING = load_script("waiting.lua")
+_REJECTED_KEPT = 10_000
+_HEARD_KEPT = 10_000
+# A read begins small and grows, since an entry may hold one slice or a whole request of 8 MiB.
+_FIRST_ENTRIES = 16
+_GROWTH = 4
+_READ_BYTES = 4 * 1024 * 1024
+
+_Entry = tuple[bytes, list[bytes]]
+
+
+class RedisQueue:
+    """`EventQueue` on one Redis."""
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str,
+        partitions: int,
+        *,
+        timeout_seconds: float = 5.0,
+        link_timing: LinkTiming | None = None,
+    ) -> None:
+        self._url = url
+        self._keys = RedisKeys(prefix, partitions)
+        self._link_timing = link_timing or LinkTiming()
+        self._commands = RedisCommands(url, QueueUnavailable, timeout_seconds)
+        self._appends = AppendGroups(self._commands, self._keys, timeout_seconds)
+
+    async def append(self, events: Sequence[Append]) -> list[Appended | KeyReused]:
+        """See `EventQueue.append`."""
+        return await self._appends.append(events) if events else []
+
+    async def find_key(self, key: str) -> str | None:
+        """See `EventQueue.find_key`."""
+        known: bytes | None = await self._commands.call("GET", self._keys.idempotency(key))
+        return known.split(b" ", 1)[0].decode() if known else None
+
+    async def read(
+        self, partition: str, after: Position | None, limit: int, wait_seconds: float
+    ) -> list[QueuedSlice]:
+        """See `EventQueue.read`. A slice of a foreign entry is handed over like any other."""
+        start = f"{after.ms}-{after.seq}" if after else "0-0"
+        entries = await self._read_entries(
+            self._keys.queue(partition), start, limit, wait_seconds, lambda fields: len(fields) // 2
+        )
+        slices = []
+        for entry_id, fields in entries:
+            ms, seq = _split_id(entry_id)
+            slices += [QueuedSlice(Position(ms, seq, index), raw) for index, raw in enumerate(fields[1::2])]
+        return slices
+
+    async def trim(self, partition: str, through: Position) -> None:
+        """See `EventQueue.trim`. A late repeat of an old trim finds nothing to remove."""
+        await self._trim(self._keys.queue(partition), through.ms, through.seq)
+
+    async def waiting(self) -> dict[str, int]:
+        """See `EventQueue.waiting`."""
+        names = self._keys.partitions
+        keys = [key for name in names for key in (self._keys.queue(name), self._keys.queue_total(name))]
+        counts, ingest = await self._commands.call_all(
+            [("EVAL", _WAITING, len(keys), *keys), ("XLEN", self._keys.ingest)]
+        )
+        return {**dict(zip(names, counts, strict=True)), "ingest": ingest}
+
+    async def read_ingest(self, after: str | None, limit: int, wait_seconds: float) -> list[IngestEntry]:
+        """See `EventQueue.read_ingest`. Of a field given twice the last counts."""
+        entries = await self._read_entries(
+            self._keys.ingest, after or "0-0", limit, wait_seconds, lambda _fields: 1
+        )
+        return [
+            IngestEntry(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+            for entry_id, fields in entries
+        ]
+
+    async def trim_ingest(self, through: str) -> None:
+        """See `EventQueue.trim_ingest`."""
+        await self._trim(self._keys.ingest, *_split_id(through.encode()))
+
+    async def reject_ingest(self, entry_id: str, event: bytes, code: str, detail: str) -> None:
+        """See `EventQueue.reject_ingest`."""
+        fields = ("event", event, "code", code, "detail", detail, "source_id", entry_id)
+        await self._commands.call("XADD", self._keys.rejected, "MAXLEN", _REJECTED_KEPT, "*", *fields)
+
+    async def listen_ingest(self, receive: Callable[[bytes], Awaitable[None]]) -> None:
+        """See `EventQueue.listen_ingest`. What comes faster than `receive` takes it is dropped beyond a bound."""
+        heard = _Heard()
+        link = RedisLink(self._url, heard, self._link_timing)
+        try:
+            await link.start([self._keys.publish])
+            while True:
+                await receive(await heard.bodies.get())
+        finally:
+            await link.close()
+
+    async def close(self) -> None:
+        """See `EventQueue.close`. Appends that wait are told that they did not happen."""
+        await self._appends.close()
+        await self._commands.close()
+
+    async def _trim(self, stream: str, ms: int, seq: int) -> None:
+        await self._commands.call("XTRIM", stream, "MINID", "=", f"{ms}-{seq + 1}")
+
+    async def _read_entries(
+        self, stream: str, after: str, limit: int, wait_seconds: float, weigh: Callable[[list[bytes]], int]
+    ) -> list[_Entry]:
+        """Whole entries after an id, until they weigh `limit` together or are many bytes; waits only for the first."""
+        entries: list[_Entry] = []
+        weight = size = 0
+        count = min(limit, _FIRST_ENTRIES)
+        while True:
+            block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 and not entries else ()
+            start = entries[-1][0] if entries else after
+            reply: Any = await self._commands.call(
+                "XREAD", "COUNT", count, *block, "STREAMS", stream, start, wait_seconds=wait_seconds
+            )
+            batch: list[_Entry] = reply[0][1] if reply else []
+            entries += batch
+            weight += sum(weigh(fields) for _, fields in batch)
+            size += sum(len(field) for _, fields in batch for field in fields)
+            if len(batch) < count or weight >= limit or size >= _READ_BYTES:
+                return entries
+            by_weight = (limit - weight) * len(entries) // max(weight, 1)
+            by_size = (_READ_BYTES - size) * len(entries) // max(size, 1)
+            count = max(1, min(count * _GROWTH, by_weight, by_size))
+
+
+class _Heard:
+    """What the publish channel said, as a bounded queue."""
+
+    def __init__(self) -> None:
+        self.bodies: asyncio.Queue[bytes] = asyncio.Queue(_HEARD_KEPT)
+
+    def link_message(self, name: str, body: bytes) -> None:  # noqa: ARG002 - one channel only
+        """Keep one body, or drop it: this way in is at most once."""
+        if not self.bodies.full():
+            self.bodies.put_nowait(body)
+
+    def link_lost(self) -> None:
+        """What is published meanwhile is lost, as documented."""
+
+    def link_restored(self) -> None:
+        """Nothing to repair."""
+
+
+def _split_id(entry_id: bytes) -> tuple[int, int]:
+    ms, seq = entry_id.split(b"-")
+    return int(ms), int(seq)
