@@ -8,9 +8,11 @@ again) is one event. A hub that is busy or away is asked again for a while; then
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
 
@@ -99,7 +101,10 @@ class Report:
             "rejected": self.rejected,
             "seconds": round(self.seconds, 3),
             "per_second": round(self.per_second, 1),
-            "refusals": [{"type": kind, "reason": reason} for kind, reason in self.refusals],
+            "refusals": [
+                {"type": kind, "reason": reason, "events": count}
+                for (kind, reason), count in Counter(self.refusals).items()
+            ],
         }
 
 
@@ -238,29 +243,32 @@ async def play(
     base_url: str,
     api_key: str,
     *,
-    run_id: str,
     rate: float | None = None,
-    console: Console,
+    repeat: int = 1,
+    quiet: bool = False,
+    run_id: str | None = None,
+    console: Console | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
-) -> Report:
-    """Set everything up at a hub and publish all recorded webhooks: at once, or `rate` per second.
+) -> Json:
+    """Set everything up at a hub and publish all recorded webhooks `repeat` times: at once, or `rate` per second.
 
-    Prints progress and who watches what to `console`. Raises `PlayFailed`.
+    Prints who watches what, progress and sums unless `quiet`. Returns the report as JSON. Raises `PlayFailed`.
     """
     if rate is not None and not 0 < rate <= 100_000:
         raise PlayFailed(
             f"a rate of {rate:g} events per second is not possible; give one from above 0 to 100000."
         )
+    console = console or Console(quiet=quiet)
     events, definitions = list(recorded_events()), demo_definitions()
     people = watchers(definitions.categories)
     async with _client(base_url, api_key, transport) as client:
-        player = Player(client, console, run_id)
+        player = Player(client, console, run_id or token_hex(4))
         await player.set_up(definitions, people, topics_of(events))
         for person in people:
             console.print(f"[bold]{person.user}[/bold] {person.story}", highlight=False)
-        report = await player.publish(events, rate)
-    console.print(summary(report), highlight=False)
-    return report
+        report = await player.publish(events * repeat, rate)
+    console.print(summary(report), highlight=False, markup=False)
+    return report.to_json()
 
 
 def summary(report: Report) -> str:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from hub.demo.github import recorded_events
-from hub.demo.player import Player, PlayFailed, Report, play
+from hub.demo.player import Player, PlayFailed, play
 from tests.support.github_rules import expected_inboxes
 
 EVENTS = list(recorded_events())
@@ -88,14 +88,14 @@ def player(hub: RememberingHub, time: Time) -> Player:
     return Player(client, quiet(), "run", clock=time, sleep=time.sleep)
 
 
-async def played(hub: RememberingHub, **options: Any) -> Report:
+async def played(hub: RememberingHub, **options: Any) -> dict[str, Any]:
     return await play("http://hub", "right", run_id="run", console=quiet(), transport=hub, **options)
 
 
 async def test_everything_is_defined_subscribed_and_published_in_order():
     hub = RememberingHub()
     report = await played(hub)
-    assert (report.accepted, report.rejected) == (329, 0)
+    assert (report["accepted"], report["rejected"], report["refusals"]) == (329, 0, [])
     assert list(hub.accepted.values()) == EVENTS
     assert len(hub.paths("PUT", "/v1/types/")) == 161
     assert len(hub.paths("PUT", "/v1/categories/")) == 11
@@ -127,8 +127,21 @@ async def test_the_same_run_again_changes_nothing():
     hub = RememberingHub()
     await played(hub)
     report = await played(hub)
-    assert report.accepted == 329
+    assert report["accepted"] == 329
     assert len(hub.accepted) == 329
+
+
+async def test_another_run_and_a_repetition_are_new_events():
+    hub = RememberingHub()
+    await played(hub)
+    report = await play("http://hub", "right", repeat=2, console=quiet(), transport=hub)
+    assert report["accepted"] == 2 * 329
+    assert list(hub.accepted.values()) == EVENTS * 3
+
+
+async def test_a_quiet_run_prints_nothing(capsys: pytest.CaptureFixture[str]):
+    await play("http://hub", "right", quiet=True, transport=RememberingHub())
+    assert capsys.readouterr() == ("", "")
 
 
 async def test_a_rate_holds_and_keeps_the_order():
@@ -177,8 +190,8 @@ async def test_rejected_events_are_counted_and_named():
     hub.refused_type = "github.push"
     console = Console(file=io.StringIO(), width=200)
     report = await play("http://hub", "right", run_id="run", console=console, transport=hub)
-    assert (report.accepted, report.rejected) == (322, 7)
-    assert report.refusals == [("github.push", "the type is unknown.")] * 7
+    assert (report["accepted"], report["rejected"]) == (322, 7)
+    assert report["refusals"] == [{"type": "github.push", "reason": "the type is unknown.", "events": 7}]
     shown = console.file.getvalue()
     assert "322 events accepted, 7 rejected" in shown
     assert shown.count("github.push was rejected: the type is unknown.") == 1
