@@ -6,6 +6,7 @@ An id that we gave is never unknown: until SQL has the event, its keyed checksum
 from typing import Any, Final
 
 from hub.errors import Refused
+from hub.inbox import Inbox
 from hub.intake import scoped_key
 from hub.live.broadcasts import encode_broadcast_retracted
 from hub.livelog import encode_log
@@ -30,8 +31,11 @@ KEY_PREFIX: Final = "key:"
 class Events:
     """The calls on `/v1/events/{id}`."""
 
-    def __init__(self, store: Store, queue: EventQueue, bus: LiveBus, ids: EventIds, clock: Clock) -> None:
+    def __init__(
+        self, *, store: Store, queue: EventQueue, bus: LiveBus, ids: EventIds, clock: Clock, inbox: Inbox
+    ) -> None:
         self._store = store
+        self._inbox = inbox
         self._queue = queue
         self._bus = bus
         self._ids = ids
@@ -74,20 +78,18 @@ class Events:
         event_id = await self._resolve(reference, key_id)
         now_us = self._clock.now_us()
         personal, broadcasts = await self._store.retract(event_id, now_us)
-        publications = [
-            Publication(
-                personal_channel(user_id),
-                encode_live(LiveRetracted(tuple(ids), None, None)),
-                header="kind=retracted",
-            )
-            for user_id, ids in personal.items()
-        ]
+        publications = [await self._taken_from(user_id, ids) for user_id, ids in personal.items()]
         publications += [Publication(BROADCASTS, encode_broadcast_retracted(row)) for row in broadcasts]
         publications.append(
             Publication(LOG, encode_log([LogEntry(now_us, "retracted", event_id)]), header="kind=log")
         )
         await self._bus.publish(publications)
         return {"id": event_id, "status": "retracted"}
+
+    async def _taken_from(self, user_id: str, ids: list[str]) -> Publication:
+        counts = await self._inbox.counts(user_id)
+        message = LiveRetracted(tuple(ids), counts.unread, counts.unseen)
+        return Publication(personal_channel(user_id), encode_live(message), header="kind=retracted")
 
     async def _resolve(self, reference: str, key_id: str) -> str:
         if reference.startswith(KEY_PREFIX):

@@ -17,7 +17,7 @@ class HubClient:
     """Calls of one hub with one API key."""
 
     def __init__(self, settings: Settings, url: str | None = None, key: str | None = None) -> None:
-        self.url = (url or f"http://{_reachable(settings.host)}:{settings.port}").rstrip("/")
+        self.url = (url or f"http://{reachable(settings.host)}:{settings.port}").rstrip("/")
         if key is None:
             settings = settings.with_generated_secrets()
             assert settings.api_key is not None
@@ -57,7 +57,7 @@ def _words(response: httpx2.Response) -> str:
         return f"the hub answered {response.status_code} to {response.request.method} {response.request.url.path}."
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
     """An address to call for an address to listen on."""
     if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared with, not bound to
         return "127.0.0.1"
