@@ -8,12 +8,16 @@ sqlite_url        a fresh SQLite file
 database_url      both of them, one after the other
 clock             a clock that the test moves
 free_port         a TCP port on the loopback
+chromium          the path of a Chromium, for Playwright's `executable_path`
+node              the path of Node; the SDK under test is installed in tests/e2e/js
 """
 
 import asyncio
 import inspect
 import os
+import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -22,10 +26,12 @@ import pytest
 from redis.asyncio import Redis
 
 from hub.adapters.embedded_valkey import EmbeddedValkey
+from tests.support.browser import find_chromium
 from tests.support.clock import FakeClock
 from tests.support.postgres import PostgresServer
 from tests.support.redis_keys import stray_keys
 
+JS_FOLDER = Path(__file__).parent / "e2e" / "js"
 TASK_GRACE_SECONDS = 1.0
 _numbers = count(1)
 
@@ -110,6 +116,23 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """The test runs twice: on SQLite and on PostgreSQL."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
     return url
+
+
+# ---------------------------------------------------------------- browsers and Node
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    return find_chromium() or pytest.skip("no Chromium; set CLARION_TEST_CHROMIUM or install one")
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node with `tests/e2e/js/node_modules` installed by `make test`; run programs with that folder as `cwd`."""
+    path = shutil.which("node", path=f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}")
+    if path is None or not (JS_FOLDER / "node_modules" / "centrifuge").is_dir():
+        pytest.skip("no Node, or its packages are missing; run make test")
+    return path
 
 
 # ---------------------------------------------------------------- guards
