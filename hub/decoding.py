@@ -23,7 +23,10 @@ def decode_json(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, po
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise Refused(
-            422, "invalid_request", "The request does not have the right shape.", [_field_error(error, pointer)]
+            422,
+            "invalid_request",
+            "The request does not have the right shape.",
+            [_field_error(error, pointer)],
         ) from None
     except RecursionError:
         raise Refused(400, "malformed_json", "The JSON is nested too deeply.") from None

@@ -1,18 +1,18 @@
 """The exception tree of the product.
 
-    ClarionError                 one sentence for a person; never shown with a traceback
-    ├── ConfigError              a setting that cannot be used; stops the start
-    ├── DefinitionError          a type or category (or a folder of them) that cannot be used
-    ├── Refused                  a request that is answered with a problem document (RFC 9457)
-    ├── TokenError               a user token that is not accepted
-    │   └── TokenExpired         … because its time is over
-    ├── TemplateError            a template that does not compile, or does not render within its bounds
-    ├── PlanningError            an event that cannot be planned
-    ├── LeaseLost                somebody else owns the partition now; the batch was rolled back
-    ├── QueueUnavailable         the event queue did not confirm; the outcome may be unknown
-    ├── BusUnavailable           the live bus cannot be reached
-    └── StoreUnavailable         the database cannot be reached or is the wrong one
-        └── SchemaMismatch       … its schema is too old or too new for this program
+ClarionError                 one sentence for a person; never shown with a traceback
+├── ConfigError              a setting that cannot be used; stops the start
+├── DefinitionError          a type or category (or a folder of them) that cannot be used
+├── Refused                  a request that is answered with a problem document (RFC 9457)
+├── TokenError               a user token that is not accepted
+│   └── TokenExpired         … because its time is over
+├── TemplateError            a template that does not compile, or does not render within its bounds
+├── PlanningError            an event that cannot be planned
+├── LeaseLost                somebody else owns the partition now; the batch was rolled back
+├── QueueUnavailable         the event queue did not confirm; the outcome may be unknown
+├── BusUnavailable           the live bus cannot be reached
+└── StoreUnavailable         the database cannot be reached or is the wrong one
+    └── SchemaMismatch       … its schema is too old or too new for this program
 """
 
 from dataclasses import dataclass, field

@@ -559,7 +559,9 @@ class InboxStore(Protocol):
         to the marks; audience beyond topic/everyone and preferences are not applied here."""
         ...
 
-    async def find_notifications(self, user_id: str, ids: Sequence[str]) -> tuple[list[Notification], list[BroadcastRow]]:
+    async def find_notifications(
+        self, user_id: str, ids: Sequence[str]
+    ) -> tuple[list[Notification], list[BroadcastRow]]:
         """The addressed rows of this user and the broadcasts (anybody's) with these ids."""
         ...
 
@@ -573,7 +575,9 @@ class InboxStore(Protocol):
         """Mark rows; returns the ids that changed. `read` implies `seen`. Cancels held deliveries (`seen`), writes log."""
         ...
 
-    async def mark_all(self, user_id: str, mark: Mark, category: str | None, through_seq: int, now_us: int) -> None:
+    async def mark_all(
+        self, user_id: str, mark: Mark, category: str | None, through_seq: int, now_us: int
+    ) -> None:
         """Mark all that exists: addressed rows, and broadcasts up to `through_seq` by a watermark."""
         ...
 
@@ -650,7 +654,9 @@ class DefinitionStore(Protocol):
         """All versions, newest first, with created_at_us."""
         ...
 
-    async def save_category(self, name: str, definition: CategoryDefinition, if_version: int | None) -> int: ...
+    async def save_category(
+        self, name: str, definition: CategoryDefinition, if_version: int | None
+    ) -> int: ...
     async def delete_category(self, name: str) -> bool: ...
 
 
@@ -704,8 +710,14 @@ class OperationStore(Protocol):
 
 
 class Store(
-    LeaseStore, PlanStore, UserStore, InboxStore, EventStore, DefinitionStore, KeyStore, OperationStore, Protocol
+    LeaseStore,
+    PlanStore,
+    UserStore,
+    InboxStore,
+    EventStore,
+    DefinitionStore,
+    KeyStore,
+    OperationStore,
+    Protocol,
 ):
     """Everything that SQL keeps."""
-
-

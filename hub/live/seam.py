@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who is connected: from a verified token or session. `operator` may subscribe to `log`."""
