@@ -8,7 +8,7 @@ import typer
 
 from hub.cli.output import complain
 from hub.config import Settings, load_settings, unknown_variables
-from hub.errors import ClarionError
+from hub.errors import ClarionError, ConfigError
 
 app = typer.Typer(
     name="clarion",
@@ -41,9 +41,12 @@ def run(command: Callable[..., Any] | None = None) -> None:
         code = exit_.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except ConfigError as error:
+        complain(str(error))
+        code = 2  # the supervisor does not start a part again that refuses its settings
     except ClarionError as error:
         complain(str(error))
-        code = 1
+        code = getattr(error, "exit_code", 1)
     except BrokenPipeError:
         code = 1
     except Exception as error:

@@ -123,7 +123,7 @@ async def _up(config: Settings) -> None:
                 valkey.launch,
                 ready=valkey.is_ready,
                 stage=0,
-                output=config.data_dir / "valkey.log",
+                output=valkey.log_path,
                 explain=valkey.last_words,
             )
         )
