@@ -1,0 +1,51 @@
+"""Reading of request bodies: bounded in bytes and in time, and never further than the bound.
+
+A body that is too large is refused at its Content-Length or at the first byte too many; the connection is then
+closed, because the rest of it would be taken for the next request.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.types import Receive
+
+from hub.errors import Refused
+
+REQUEST_LIMIT_BYTES: Final = 8 * 1024 * 1024
+CHUNK_TIMEOUT_SECONDS: Final = 15.0
+BODY_TIMEOUT_SECONDS: Final = 60.0
+
+
+class ClientGone(Exception):  # not an error: there is nobody to answer
+    """The client closed the connection before its request was complete."""
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, code: str) -> bytes:
+    """The whole body. Raises `Refused` (400 for one that does not come, 413 beyond `limit`) or `ClientGone`."""
+    too_large = Refused(413, code, f"The body is larger than {limit} bytes.")
+    length = headers.get(b"content-length")
+    if length is not None and length.isdigit() and int(length) > limit:
+        raise too_large
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            return await _read(receive, limit, too_large)
+    except TimeoutError:
+        raise Refused(400, "malformed_request", "The body did not arrive in time.") from None
+
+
+async def _read(receive: Receive, limit: int, too_large: Refused) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        async with asyncio.timeout(CHUNK_TIMEOUT_SECONDS):
+            message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,0 +1,179 @@
+"""Types and categories: what backends define once. Each version carries an ETag; a stale If-Match gets 412."""
+
+from msgspec import Struct
+
+from hub.api.conditions import etag_of, if_match_of
+from hub.api.models import Categories, CategoryShown, Page, Types, TypeShown, Versions, VersionShown
+from hub.api.paging import page_of_names
+from hub.api.routing import Call, Reply, Route
+from hub.model.notifications import rfc3339
+from hub.model.types import CategoryDefinition, TypeDefinition, TypeVersion
+
+TYPE_LIMIT_BYTES = 2 * 1024 * 1024
+
+
+class PutQuery(Struct, frozen=True):
+    """With `dry_run` everything is checked and nothing stored."""
+
+    dry_run: bool = False
+
+
+def _shown(known: TypeVersion) -> TypeShown:
+    return TypeShown(known.name, known.version, known.definition)
+
+
+async def list_types(call: Call) -> Reply:
+    """GET /v1/types."""
+    page = call.query_as(Page)
+    known = (await call.parts.definitions.current()).types
+    names, following = page_of_names(list(known), page.limit, page.cursor)
+    return Reply(Types([_shown(known[name]) for name in names], following))
+
+
+async def get_type(call: Call) -> Reply:
+    """GET /v1/types/{type}."""
+    known = await call.parts.definitions.known_type(call.path["type"])
+    return Reply(_shown(known), headers=(etag_of(known.version),))
+
+
+async def put_type(call: Call) -> Reply:
+    """PUT /v1/types/{type}."""
+    if_match = if_match_of(call.headers.get(b"if-match"))
+    saved = await call.parts.definitions.put_type(
+        call.path["type"],
+        call.body_as(TypeDefinition),
+        if_match,
+        dry_run=call.query_as(PutQuery).dry_run,
+    )
+    return Reply(_shown(saved), headers=(etag_of(saved.version),))
+
+
+async def delete_type(call: Call) -> Reply:
+    """DELETE /v1/types/{type}."""
+    await call.parts.definitions.delete_type(call.path["type"], if_match_of(call.headers.get(b"if-match")))
+    return Reply(status=204)
+
+
+async def versions(call: Call) -> Reply:
+    """GET /v1/types/{type}/versions."""
+    found = await call.parts.definitions.versions(call.path["type"])
+    listed = [
+        VersionShown(one.version, rfc3339(at_us) if at_us else None, one.definition) for one, at_us in found
+    ]
+    return Reply(Versions(listed, None))
+
+
+async def list_categories(call: Call) -> Reply:
+    """GET /v1/categories."""
+    page = call.query_as(Page)
+    definitions = call.parts.definitions
+    known = (await definitions.current()).categories
+    names, following = page_of_names(list(known), page.limit, page.cursor)
+    listed = [CategoryShown(name, definitions.category_version(name), known[name]) for name in names]
+    return Reply(Categories(listed, following))
+
+
+async def get_category(call: Call) -> Reply:
+    """GET /v1/categories/{category}."""
+    definition, version = await call.parts.definitions.category(call.path["category"])
+    return Reply(CategoryShown(call.path["category"], version, definition), headers=(etag_of(version),))
+
+
+async def put_category(call: Call) -> Reply:
+    """PUT /v1/categories/{category}."""
+    if_match = if_match_of(call.headers.get(b"if-match"))
+    definition = call.body_as(CategoryDefinition)
+    version = await call.parts.definitions.put_category(
+        call.path["category"], definition, if_match, dry_run=call.query_as(PutQuery).dry_run
+    )
+    return Reply(CategoryShown(call.path["category"], version, definition), headers=(etag_of(version),))
+
+
+async def delete_category(call: Call) -> Reply:
+    """DELETE /v1/categories/{category}."""
+    if_match = if_match_of(call.headers.get(b"if-match"))
+    await call.parts.definitions.delete_category(call.path["category"], if_match)
+    return Reply(status=204)
+
+
+_STALE = ("stale",)
+_IF_MATCH = ("If-Match",)
+
+ROUTES = [
+    Route(
+        "GET",
+        "/v1/types",
+        list_types,
+        ("types", "read"),
+        "List types",
+        Types,
+        query=Page,
+        codes=("invalid_cursor",),
+    ),
+    Route("GET", "/v1/types/{type}", get_type, ("types", "read"), "Read a type", TypeShown),
+    Route(
+        "PUT",
+        "/v1/types/{type}",
+        put_type,
+        ("types",),
+        "Define a type; what does not compile is refused",
+        TypeShown,
+        query=PutQuery,
+        body=TypeDefinition,
+        body_kind="json",
+        body_limit=TYPE_LIMIT_BYTES,
+        codes=(*_STALE, "invalid_schema", "invalid_template", "invalid_definition"),
+        headers=_IF_MATCH,
+    ),
+    Route(
+        "DELETE",
+        "/v1/types/{type}",
+        delete_type,
+        ("types",),
+        "Forget a type",
+        None,
+        204,
+        codes=(*_STALE, "conflict"),
+        headers=_IF_MATCH,
+    ),
+    Route(
+        "GET", "/v1/types/{type}/versions", versions, ("types", "read"), "All versions of a type", Versions
+    ),
+    Route(
+        "GET",
+        "/v1/categories",
+        list_categories,
+        ("types", "read"),
+        "List categories",
+        Categories,
+        query=Page,
+        codes=("invalid_cursor",),
+    ),
+    Route(
+        "GET", "/v1/categories/{category}", get_category, ("types", "read"), "Read a category", CategoryShown
+    ),
+    Route(
+        "PUT",
+        "/v1/categories/{category}",
+        put_category,
+        ("types",),
+        "Define a category",
+        CategoryShown,
+        query=PutQuery,
+        body=CategoryDefinition,
+        body_kind="json",
+        codes=_STALE,
+        headers=_IF_MATCH,
+    ),
+    Route(
+        "DELETE",
+        "/v1/categories/{category}",
+        delete_category,
+        ("types",),
+        "Forget a category's words and defaults",
+        None,
+        204,
+        codes=(*_STALE, "conflict"),
+        headers=_IF_MATCH,
+    ),
+]

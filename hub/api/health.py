@@ -1,0 +1,69 @@
+"""What operators and their machines ask: does it live, can it serve, what does it count."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+from hub.api.models import Health
+from hub.api.parts import Parts
+from hub.api.routing import Call, Reply, Route
+from hub.errors import ClarionError
+
+CHECK_SECONDS: Final = 2.0
+
+
+async def healthz(_call: Call) -> Reply:
+    """GET /healthz: this process answers."""
+    return Reply(Health("ok"))
+
+
+async def readyz(call: Call) -> Reply:
+    """GET /readyz: what this node needs is there, or what is not."""
+    problems = await find_problems(call.parts)
+    durability = call.parts.durability
+    if problems:
+        return Reply(Health("unavailable", problems, durability), 503)
+    return Reply(Health("degraded" if durability == "weak" else "ok", [], durability))
+
+
+async def find_problems(parts: Parts) -> list[str]:
+    """Sentences about everything that keeps this node from serving."""
+    checks: list[tuple[str, Awaitable[object]]] = [
+        ("The database", parts.store.ping()),
+        ("The event queue", parts.queue.waiting()),
+        ("The live bus", parts.bus.tops([])),
+    ]
+    found = await asyncio.gather(*(_problem_of(name, check) for name, check in checks))
+    return [problem for problem in found if problem is not None]
+
+
+async def _problem_of(name: str, check: Awaitable[object]) -> str | None:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check
+    except TimeoutError:
+        return f"{name} did not answer within {CHECK_SECONDS:g} s."
+    except (ClarionError, OSError):
+        return f"{name} cannot be reached."
+    return None
+
+
+async def metrics(call: Call) -> Reply:
+    """GET /metrics: Prometheus' text; the queue's length is as of now, when Redis answers in time."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            call.parts.metrics.waiting(await call.parts.queue.waiting())
+    except (TimeoutError, ClarionError, OSError):
+        pass  # a scrape must work when a part is away, all the more then
+    accept = call.headers.get(b"accept", b"").decode("latin-1")
+    text, media_type = call.parts.metrics.exposition(accept)
+    return Reply(text, media_type=media_type.encode())
+
+
+ROUTES = [
+    Route("GET", "/healthz", healthz, ("open",), "The process lives", Health),
+    Route(
+        "GET", "/readyz", readyz, ("open",), "The node can serve, or why not", Health, other_statuses=(503,)
+    ),
+    Route("GET", "/metrics", metrics, ("open",), "Metrics for Prometheus", str),
+]

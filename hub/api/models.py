@@ -1,0 +1,336 @@
+"""What the calls answer, as structs: the OpenAPI text is made from them, and tests hold every answer against it."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from hub.livelog import LogLine
+from hub.model.events import Id
+from hub.model.notifications import Reason, WireNotification
+from hub.model.preferences import GridRow
+from hub.model.types import CategoryDefinition, TypeDefinition
+from hub.model.users import Preferences
+from hub.model.vocabulary import Channel
+
+Limit = Annotated[int, Meta(ge=1, le=1000, description="How many at most.")]
+Cursor = Annotated[str, Meta(max_length=2048, description="`next` of the page before.")]
+Moment = Annotated[str, Meta(description="RFC 3339, UTC.")]
+
+
+class Page(Struct, frozen=True):
+    """Parameters of a list."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+# ---------------------------------------------------------------- events
+
+
+class Published(Struct, frozen=True):
+    """The event is on disk."""
+
+    id: str
+    status: Literal["accepted"]
+
+
+class BatchResult(Struct, frozen=True):
+    """The outcome per item, in order: `{"id", "status"}` or `{"error": {"code", "detail", "errors"}}`."""
+
+    results: list[dict[str, Any]]
+    accepted: int
+    rejected: int
+
+
+class Retracted(Struct, frozen=True):
+    """The event is taken back."""
+
+    id: str
+    status: Literal["retracted"]
+
+
+class EventStatus(Struct, frozen=True, omit_defaults=True):
+    """Where an event is, and its sums."""
+
+    id: str
+    status: Literal["accepted", "scheduled", "generated", "retracted", "rejected"]
+    type: str | None = None
+    category: str | None = None
+    source: str | None = None
+    actor: str | None = None
+    accepted_at: Moment | None = None
+    send_at: Moment | None = None
+    error: str | None = None
+    recipients: int | None = None
+    in_app: int | None = None
+    suppressed: int | None = None
+    rejected: int | None = None
+    deliveries: int | None = None
+    seen: int | None = None
+    read: int | None = None
+
+
+class EventNotification(Struct, frozen=True, omit_defaults=True):
+    """What one user (null: all who may see the broadcast) got, and why."""
+
+    user: str | None
+    in_app: bool
+    reasons: list[Reason]
+    notification: WireNotification
+    topics: list[str] = []
+    everyone: bool = False
+
+
+class EventNotifications(Struct, frozen=True):
+    """A page of what an event became."""
+
+    notifications: list[EventNotification]
+    next: str | None
+
+
+class DeliveryShown(Struct, frozen=True):
+    """One delivery on an addressed channel."""
+
+    id: str
+    user: str
+    notification: str
+    channel: Channel
+    state: str
+    due_at: Moment | None
+    created_at: Moment | None
+
+
+class Deliveries(Struct, frozen=True):
+    """A page of deliveries."""
+
+    deliveries: list[DeliveryShown]
+    next: str | None
+
+
+# ---------------------------------------------------------------- users
+
+
+class ShownProfile(Struct, frozen=True):
+    """A user."""
+
+    id: str
+    name: str | None
+    avatar: str | None
+    email: str | None
+    phone: str | None
+    locale: str | None
+    timezone: str | None
+    attributes: dict[str, Any]
+
+
+class Users(Struct, frozen=True):
+    """A page of users, by id."""
+
+    users: list[ShownProfile]
+    next: str | None
+
+
+class UserBatch(Struct, frozen=True):
+    """The outcome per line, in order: `{"id", "status": "merged"}` or `{"error": {"code", "detail", "errors"}}`."""
+
+    results: list[dict[str, Any]]
+    merged: int
+    rejected: int
+
+
+class UserTopics(Struct, frozen=True):
+    """The topics that a user follows."""
+
+    topics: list[str]
+    next: str | None
+
+
+class TopicShown(Struct, frozen=True):
+    """A topic and its number of subscribers."""
+
+    topic: str
+    users: int
+
+
+class Topics(Struct, frozen=True):
+    """A page of topics, by name."""
+
+    topics: list[TopicShown]
+    next: str | None
+
+
+class TopicUsers(Struct, frozen=True):
+    """A page of subscribers, by id."""
+
+    users: list[str]
+    next: str | None
+
+
+class TopicChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who shall follow the topic, and who no longer; at most 10,000 in all."""
+
+    add: Annotated[list[Id], Meta(max_length=10_000)] = []
+    remove: Annotated[list[Id], Meta(max_length=10_000)] = []
+
+
+class Me(Struct, frozen=True):
+    """What a user may see and change of their own profile."""
+
+    id: str
+    name: str | None
+    avatar: str | None
+    locale: str | None
+    timezone: str | None
+
+
+class MePatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """RFC 7396: null clears, what is left out stays."""
+
+    locale: Annotated[str, Meta(max_length=35)] | None = None
+    timezone: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class PreferencesShown(Preferences, frozen=True, omit_defaults=True):
+    """Preferences, with the grid of all categories and channels, which is only shown."""
+
+    grid: tuple[GridRow, ...] = ()
+
+
+class PreferencesBody(Preferences, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Preferences; a `grid` that was read may be sent back, and is left alone."""
+
+    grid: list[Any] | None = None
+
+
+class InboxPage(Struct, frozen=True):
+    """Notifications, newest first, and the counts (up to 100, then `capped`)."""
+
+    notifications: list[WireNotification]
+    next: str | None
+    unread: int
+    unseen: int
+    capped: bool
+
+
+class MarkCounts(Struct, frozen=True, omit_defaults=True):
+    """The counts afterwards, and which of the ids changed."""
+
+    unread: int
+    unseen: int
+    capped: bool
+    ids: list[str] | None = None
+
+
+class SessionOpened(Struct, frozen=True):
+    """The cookie is set; it ends then."""
+
+    user: str
+    expires_at: Moment | None
+
+
+# ---------------------------------------------------------------- definitions
+
+
+class TypeShown(Struct, frozen=True):
+    """A type and its version (0: built in)."""
+
+    name: str
+    version: int
+    definition: TypeDefinition
+
+
+class Types(Struct, frozen=True):
+    """A page of types, by name."""
+
+    types: list[TypeShown]
+    next: str | None
+
+
+class VersionShown(Struct, frozen=True):
+    """One version of a type."""
+
+    version: int
+    created_at: Moment | None
+    definition: TypeDefinition
+
+
+class Versions(Struct, frozen=True):
+    """All versions of a type, newest first."""
+
+    versions: list[VersionShown]
+    next: str | None
+
+
+class CategoryShown(Struct, frozen=True):
+    """A category and its version (0: built in)."""
+
+    name: str
+    version: int
+    definition: CategoryDefinition
+
+
+class Categories(Struct, frozen=True):
+    """A page of categories, by name."""
+
+    categories: list[CategoryShown]
+    next: str | None
+
+
+# ---------------------------------------------------------------- log, keys, operations
+
+
+class Log(Struct, frozen=True):
+    """A page of the delivery log, newest first."""
+
+    entries: list[LogLine]
+    next: str | None
+
+
+class KeyShown(Struct, frozen=True, omit_defaults=True):
+    """An API key; `key`, its secret, is shown once, when it is made."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: Moment | None
+    revoked_at: Moment | None = None
+    expires_at: Moment | None = None
+    key: str | None = None
+
+
+class KeyList(Struct, frozen=True):
+    """All API keys, never their secrets."""
+
+    keys: list[KeyShown]
+    next: str | None
+
+
+class KeyInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """A new key."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    scopes: Annotated[list[Literal["publish", "users", "types", "read", "admin"]], Meta(min_length=1)]
+    expires_at: Moment | None = None
+
+
+class Rotation(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the old key works beside the new one."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=2_592_000)] = 86_400
+
+
+class Health(Struct, frozen=True, omit_defaults=True):
+    """Whether this node can serve, and what is wrong if it cannot."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    problems: list[str] = []
+    durability: Literal["strong", "weak", "unknown"] = "unknown"
+
+
+class Explanation(Struct, frozen=True, omit_defaults=True):
+    """What was decided for a user, and every rule that had a say."""
+
+    user: str
+    type: str
+    event: str | None = None
+    reasons: list[Reason] = []

@@ -1,0 +1,203 @@
+"""Metrics for Prometheus: every stage of an event's way, in a registry of our own.
+
+Labels are few and closed (no ids of users or keys); their children are bound once, because looking one up costs
+three times as much as counting. Each part of the program counts through its own small object.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class _Children:
+    """The children of one metric by their label values, each bound at its first use."""
+
+    def __init__(self, metric: Counter | Gauge | Histogram) -> None:
+        self._metric = metric
+        self._bound: dict[tuple[str, ...], Any] = {}
+
+    def __call__(self, *values: str) -> Any:
+        child = self._bound.get(values)
+        if child is None:
+            child = self._metric.labels(*values) if values else self._metric
+            self._bound[values] = child
+        return child
+
+
+class IntakeCounters:
+    """What came in, by way ("http" or "redis")."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._accepted = _Children(
+            Counter("clarion_events_accepted", "Events that are on disk.", ["source"], registry=registry)
+        )
+        self._refused = _Children(
+            Counter(
+                "clarion_events_refused", "Events that were refused.", ["source", "code"], registry=registry
+            )
+        )
+
+    def accepted(self, source: str, count: int) -> None:
+        """`count` events are on disk."""
+        self._accepted(_way(source)).inc(count)
+
+    def refused(self, source: str, code: str) -> None:
+        """An event was refused with a problem code."""
+        self._refused(_way(source), code).inc()
+
+
+class GeneratorCounters:
+    """What became of events, by partition."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        names = ["partition"]
+        self._generated = _Children(
+            Counter("clarion_notifications_generated", "Notifications planned.", names, registry=registry)
+        )
+        self._published = _Children(
+            Counter("clarion_publications", "Publications on live channels.", names, registry=registry)
+        )
+        self._rejected = _Children(
+            Counter("clarion_events_rejected", "Events that could not be planned.", names, registry=registry)
+        )
+        self._behind = _Children(
+            Gauge("clarion_queue_lag_seconds", "Age of the events planned last.", names, registry=registry)
+        )
+
+    def generated(self, partition: str, notifications: int, seconds_behind: float) -> None:
+        """A batch was committed."""
+        self._generated(partition).inc(notifications)
+        self._behind(partition).set(seconds_behind)
+
+    def published(self, partition: str, publications: int) -> None:
+        """A batch was announced."""
+        self._published(partition).inc(publications)
+
+    def rejected(self, partition: str) -> None:
+        """An event was set aside."""
+        self._rejected(partition).inc()
+
+
+class LiveCounters:
+    """Connections and what goes to them; implements `hub.live.metrics.LiveMetrics`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, help_text: str, *labels: str) -> _Children:
+            return _Children(Counter(name, help_text, labels, registry=registry))
+
+        self._connections = _Children(
+            Gauge("clarion_connections", "Live connections.", ["transport"], registry=registry)
+        )
+        self._refused = counter("clarion_live_refused", "Joins and calls that were refused.", "code")
+        self._received = counter("clarion_live_received", "Publications from the bus.", "kind")
+        self._delivered = counter("clarion_live_delivered", "Frames handed to connections.", "kind")
+        self._repaired = counter("clarion_live_repaired", "Missed publications found in history.", "kind")
+        self._gapped = counter("clarion_live_gaps", "Connections told to refetch.", "kind")
+        self._reached = counter("clarion_reached", "Reports of reached notifications.")
+        self._dropped = counter("clarion_reports_dropped", "Reports that could not be stored.")
+        self._latency = _Children(
+            Histogram(
+                "clarion_accept_to_socket_seconds",
+                "From the event's acceptance to the socket.",
+                ["kind"],
+                buckets=LATENCY_BUCKETS,
+                registry=registry,
+            )
+        )
+
+    def connections(self, transport: str, change: int) -> None:
+        """A connection came (+1) or went (-1)."""
+        self._connections(transport).inc(change)
+
+    def refused(self, code: str) -> None:
+        """A join or a call was refused."""
+        self._refused(code).inc()
+
+    def received(self, kind: str, publications: int) -> None:
+        """Publications came over the bus."""
+        self._received(kind).inc(publications)
+
+    def delivered(self, kind: str, frames: int) -> None:
+        """Frames were handed to connections."""
+        self._delivered(kind).inc(frames)
+
+    def latency(self, kind: str, microseconds: int) -> None:
+        """One way from acceptance to socket."""
+        self._latency(kind).observe(microseconds / 1_000_000)
+
+    def repaired(self, kind: str, publications: int) -> None:
+        """History gave back what was missed."""
+        self._repaired(kind).inc(publications)
+
+    def gapped(self, kind: str, wires: int) -> None:
+        """Connections were told to refetch."""
+        self._gapped(kind).inc(wires)
+
+    def reached(self, reports: int) -> None:
+        """Reports were stored."""
+        self._reached().inc(reports)
+
+    def reports_dropped(self, reports: int) -> None:
+        """Reports were lost."""
+        self._dropped().inc(reports)
+
+
+class HttpCounters:
+    """Requests by route template, never by address."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = _Children(
+            Counter("clarion_http_requests", "Requests.", ["method", "route", "status"], registry=registry)
+        )
+        self._seconds = _Children(
+            Histogram(
+                "clarion_http_request_seconds",
+                "Duration of requests.",
+                ["route"],
+                buckets=LATENCY_BUCKETS,
+                registry=registry,
+            )
+        )
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests(method if method in METHODS else "other", route, str(status)).inc()
+        self._seconds(route).observe(seconds)
+
+
+class Metrics:
+    """All metrics of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.intake = IntakeCounters(self.registry)
+        self.generator = GeneratorCounters(self.registry)
+        self.live = LiveCounters(self.registry)
+        self.http = HttpCounters(self.registry)
+        self._waiting = _Children(
+            Gauge("clarion_queue_waiting", "Slices that wait.", ["partition"], registry=self.registry)
+        )
+
+    def waiting(self, slices: Mapping[str, int]) -> None:
+        """The queue's length by partition, as seen now."""
+        for partition, count in slices.items():
+            self._waiting(partition).set(count)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The text for a scrape and its media type, as the scraper wants it."""
+        if "application/openmetrics-text" in accept:
+            text: bytes = generate_openmetrics(self.registry)  # type: ignore[no-untyped-call]
+            return text, OPENMETRICS_TYPE
+        return generate_latest(self.registry), TEXT_TYPE
+
+
+def _way(source: str) -> str:
+    """A source without the key or name in it, which are many."""
+    return source.partition(":")[0]
