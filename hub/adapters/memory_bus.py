@@ -1,7 +1,7 @@
 """The live bus in memory, for tests and experiments: the same behaviour as on Redis within one process.
 
-Nodes of one process that share a `MemoryLiveChannels` hear each other. `cut` and `restore` play a lost link: what is
-published between them is missed, as on a real one.
+Nodes of one process whose buses stand `beside` each other share the channels. `cut` and `restore` play a lost link:
+what is published between them is missed, as on a real one.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class _Channel:
     held_until_us: int = 0
 
 
-class MemoryLiveChannels:
+class _LiveChannels:
     """What Redis would hold: the channels, and who listens."""
 
     def __init__(self, clock: Clock) -> None:
@@ -69,30 +69,30 @@ class MemoryLiveChannels:
 
 
 class MemoryBus:
-    """`LiveBus` without Redis; each node has its own, on shared channels."""
+    """`LiveBus` without Redis; each node has its own."""
 
-    def __init__(self, channels: MemoryLiveChannels, *, generation: str = "0") -> None:
+    def __init__(self, clock: Clock, *, beside: "MemoryBus | None" = None, generation: str = "0") -> None:
         self.generation = generation
-        self._channels = channels
+        self.channels: _LiveChannels = beside.channels if beside else _LiveChannels(clock)
         self._receiver: BusReceiver | None = None
         self._counts: dict[str, int] = {}
         self._cut = False
-        channels.buses.append(self)
+        self.channels.buses.append(self)
 
     async def publish(self, publications: Sequence[Publication]) -> list[Published]:
         """See `LiveBus.publish`."""
         published = []
         for publication in publications:
-            epoch, offset = self._channels.append(publication)
+            epoch, offset = self.channels.append(publication)
             listeners = 0
             if offset:
-                listeners = sum(bus.hear(publication, epoch, offset) for bus in self._channels.buses)
+                listeners = sum(bus.hear(publication, epoch, offset) for bus in self.channels.buses)
             published.append(Published(offset, listeners))
         return published
 
     async def history(self, channel: str, after: int, epoch: str | None, limit: int = 300) -> History:
         """See `LiveBus.history`."""
-        state = self._channels.channel(channel)
+        state = self.channels.channel(channel)
         epoch_now = f"{self.generation}.{state.epoch}"
         if (epoch and epoch != epoch_now) or after > state.offset:
             return History(epoch_now, state.offset, [], complete=False)
@@ -106,7 +106,7 @@ class MemoryBus:
 
     async def tops(self, channels: Sequence[str]) -> dict[str, tuple[str, int]]:
         """See `LiveBus.tops`."""
-        states = {name: self._channels.channel(name) for name in channels}
+        states = {name: self.channels.channel(name) for name in channels}
         return {name: (f"{self.generation}.{state.epoch}", state.offset) for name, state in states.items()}
 
     async def start(self, receiver: BusReceiver) -> None:
@@ -129,15 +129,19 @@ class MemoryBus:
 
     async def send_control(self, body: bytes) -> None:
         """See `LiveBus.send_control`."""
-        for bus in self._channels.buses:
+        for bus in self.channels.buses:
             bus.hear_control(body)
 
     async def close(self) -> None:
         """See `LiveBus.close`."""
         self._receiver = None
         self._counts.clear()
-        if self in self._channels.buses:
-            self._channels.buses.remove(self)
+        if self in self.channels.buses:
+            self.channels.buses.remove(self)
+
+    def wipe(self) -> None:
+        """Lose all histories, as a Redis does that comes back empty."""
+        self.channels.forget()
 
     def cut(self) -> None:
         """Lose the link: from now on this node misses what is published."""

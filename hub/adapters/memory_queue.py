@@ -2,7 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -53,10 +53,12 @@ class _Stream(Generic[T]):
 class MemoryQueue:
     """`EventQueue` without Redis. `add_ingest` and `publish_ingest` play the publishers."""
 
-    def __init__(self, clock: Clock, partitions: int) -> None:
+    def __init__(self, clock: Clock, partitions: int = 0) -> None:
         self._clock = clock
         names = (*(str(number) for number in range(partitions)), LANE)
-        self._streams: dict[str, _Stream[list[bytes]]] = {name: _Stream(clock) for name in names}
+        # Partitions that were not announced come into being when they are named.
+        self._streams: defaultdict[str, _Stream[list[bytes]]] = defaultdict(lambda: _Stream(clock))
+        self._streams.update((name, _Stream(clock)) for name in names)
         self._keys: dict[str, tuple[str, str, int]] = {}  # event id, digest, until
         self._ingest: _Stream[Mapping[bytes, bytes]] = _Stream(clock)
         self._receivers: list[asyncio.Queue[bytes]] = []
