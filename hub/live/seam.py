@@ -8,6 +8,10 @@ more closes itself as slow and tells the node with `leave`.
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hub.live import sse
+from hub.live.rfc6455 import text_frame
+from hub.origins import OriginPolicy
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -35,7 +39,9 @@ class Frame:
 
     __slots__ = ("_sse", "_websocket", "channel", "epoch", "kind", "offset", "payload", "report_id")
 
-    def __init__(self, channel: str, epoch: str, offset: int, kind: str, payload: bytes, report_id: str = "") -> None:
+    def __init__(
+        self, channel: str, epoch: str, offset: int, kind: str, payload: bytes, report_id: str = ""
+    ) -> None:
         self.channel = channel
         self.epoch = epoch
         self.offset = offset  # 0: no position
@@ -45,21 +51,21 @@ class Frame:
         self._websocket: bytes | None = None
         self._sse: bytes | None = None
 
-    def websocket(self) -> bytes:
-        """The text frame's payload: one Centrifuge push line, without newline."""
+    def websocket_frame(self) -> bytes:
+        """The complete RFC 6455 text frame that holds one Centrifuge push."""
         if self._websocket is None:
             offset = b',"offset":%d' % self.offset if self.offset else b""
-            self._websocket = b'{"push":{"channel":"%s","pub":{"data":%s%s}}}' % (
-                self.channel.encode(),
-                self.payload,
-                offset,
+            # JSON has no line breaks inside strings; between its tokens a blank does as well, and a push is one line.
+            payload = self.payload.replace(b"\n", b" ").replace(b"\r", b" ")
+            self._websocket = text_frame(
+                b'{"push":{"channel":"%s","pub":{"data":%s%s}}}' % (self.channel.encode(), payload, offset)
             )
         return self._websocket
 
     def sse(self) -> bytes:
         """The event without its `id:` line (the cursor differs per connection)."""
         if self._sse is None:
-            self._sse = b"event: %s\ndata: %s\n\n" % (self.kind.encode(), self.payload)
+            self._sse = sse.event(self.kind, self.payload)
         return self._sse
 
 
@@ -108,8 +114,8 @@ class Node(Protocol):
 
     async def join(self, wire: Wire, positions: dict[str, StreamPosition]) -> list[Joined]:
         """Register for live delivery (held back), read histories, merge by offset. The channels are always the
-        personal one and `broadcasts`; positions of others are ignored. Raises `Refused(403|429|503)` for limits, a revoked token or a bus
-        that is away. After the reply is written the wire calls `release`."""
+        personal one and `broadcasts`; positions of others are ignored. Raises `Refused(403|429|503)` for limits, a
+        revoked token or a bus that is away. After the reply is written the wire calls `release`."""
         ...
 
     def release(self, wire: Wire) -> None:
@@ -128,7 +134,9 @@ class Node(Protocol):
         """End a client-side subscription; unknown ones change nothing."""
         ...
 
-    async def history(self, wire: Wire, channel: str, limit: int, since: StreamPosition | None, reverse: bool) -> Joined:
+    async def history(
+        self, wire: Wire, channel: str, limit: int, since: StreamPosition | None, reverse: bool
+    ) -> Joined:
         """A page of a channel that the wire is subscribed to; for `broadcasts` only what it may see."""
         ...
 
@@ -148,12 +156,19 @@ class Node(Protocol):
 class Gate(Protocol):
     """Who may connect."""
 
+    @property
+    def origins(self) -> OriginPolicy:
+        """Which pages are our own: only theirs may use a session's cookie."""
+        ...
+
     async def authenticate(self, token: str) -> Identity:
-        """Verify a user token. Raises `TokenExpired`, `TokenError`."""
+        """Verify a user token. Raises `TokenExpired`, `TokenError`, `StoreUnavailable`."""
+        ...
+
+    async def authenticate_session(self, session: str) -> Identity:
+        """Verify the value of a session's cookie. Raises the same."""
         ...
 
     def origin_allowed(self, origin: str | None, host: str) -> bool:
         """Whether a browser page of this origin may connect (None: not a browser page, allowed)."""
         ...
-
-

@@ -1,0 +1,331 @@
+"""How an endpoint takes its connection away from uvicorn: the transport moves to another protocol object.
+
+`scope["extensions"]["clarion.handover"]` holds an `HttpHandover` or a `WebSocketHandover`. After `take` the endpoint
+returns without sending a response; uvicorn forgets the connection. What of uvicorn is undocumented stands in this file
+alone and is pinned by tests/integration/test_live_edge_detach.py. Requests with slow or huge heads are cut off here.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import unquote
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from hub.live.wheel import NOT_DUE, Wheel
+
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("uvicorn.access")
+
+EXTENSION: Final = "clarion.handover"
+HEAD_SECONDS: Final = 10.0  # for the request's head …
+BODY_SECONDS: Final = 60.0  # … and for its body
+HEAD_BYTES: Final = 64 * 1024
+
+Scope = Mapping[str, Any]
+
+
+def log_access(scope: Scope, status: int) -> None:
+    """One access line, without the query: it may hold a token."""
+    access_logger.info(
+        '%s - "%s %s HTTP/%s" %d',
+        get_client_addr(scope),  # type: ignore[arg-type]
+        scope.get("method", "WebSocket"),
+        scope["path"],
+        scope["http_version"],
+        status,
+    )
+
+
+class _HeadTooLarge(Exception):
+    """Raised inside the parser's callback; uvicorn then answers 400 and closes."""
+
+
+class DetachableHttp(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, with deadlines for what a client sends, and a transport that can be taken away."""
+
+    wheel: Wheel  # set on a subclass by `protocol_class`
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.due_tick = NOT_DUE
+        self._head_bytes = 0
+        self._in_head = True
+
+    # ------------------------------------------------------------ deadlines
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_within(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.wheel.cancel(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self.due_tick == NOT_DUE:  # the next request on a kept connection
+                self._expect_within(HEAD_SECONDS)
+        super().data_received(data)
+        # uvicorn's protocol counts nothing, and httptools holds a header until it is whole.
+        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > 200:
+            raise _HeadTooLarge
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        self._expect_within(BODY_SECONDS)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self.wheel.cancel(self)
+        super().on_message_complete()
+
+    def _expect_within(self, seconds: float) -> None:
+        self.wheel.schedule(self, self.wheel.now() + seconds)
+
+    def on_time(self, now: float) -> None:  # noqa: ARG002
+        """The client took too long to say what it wants."""
+        self.transport.abort()
+
+    # ------------------------------------------------------------ the hand-over
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["extensions"] = {EXTENSION: HttpHandover(self, cycle)}  # type: ignore[dict-item]
+        super()._start_asgi_task(cycle, app)
+
+    def handle_websocket_upgrade(self) -> None:
+        self.wheel.cancel(self)
+        super().handle_websocket_upgrade()
+
+    def forget(self) -> None:
+        """Uvicorn is done with this connection, though it lives on."""
+        self._unset_keepalive_if_required()
+        self.wheel.cancel(self)
+        self.connections.discard(self)
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        self.parser = None  # type: ignore[assignment]  # it refers back to the protocol
+
+
+def protocol_class(wheel: Wheel) -> type[DetachableHttp]:
+    """The protocol class for one server: uvicorn makes the objects, so what they share hangs on their class."""
+    return type("HubHttp", (DetachableHttp,), {"wheel": wheel})
+
+
+class HttpHandover:
+    """The right to take an HTTP connection away, once, before a response began."""
+
+    __slots__ = ("_cycle", "_protocol")
+
+    def __init__(self, protocol: DetachableHttp, cycle: RequestResponseCycle) -> None:
+        self._protocol: DetachableHttp | None = protocol
+        self._cycle: RequestResponseCycle | None = cycle
+
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """What uvicorn adds to every response: date and server."""
+        return [] if self._protocol is None else self._protocol.server_state.default_headers
+
+    def take(self, taker: asyncio.Protocol) -> asyncio.Transport | None:
+        """The transport, which now calls `taker`; None when the client has gone. The endpoint must send nothing."""
+        protocol, cycle = self._protocol, self._cycle
+        self._protocol = self._cycle = None
+        if protocol is None or cycle is None:
+            raise RuntimeError("A connection can be taken once.")
+        if cycle.response_started:
+            raise RuntimeError("A response has begun already.")
+        transport = protocol.transport
+        is_gone = cycle.disconnected or transport.is_closing()
+        cycle.disconnected = True  # uvicorn then expects no response
+        if is_gone:
+            return None
+        protocol.forget()
+        transport.set_protocol(taker)
+        return transport
+
+
+class WebSocketHandshake(asyncio.Protocol):
+    """Uvicorn's WebSocket protocol as far as the handshake; an endpoint takes the connection or refuses it."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._websocket = ServerProtocol(logger=logger)
+        self._request: Request | None = None
+        self._refusal: tuple[int, list[tuple[bytes, bytes]], bytes] | None = None
+        self._scope: dict[str, Any] = {}
+        self.transport: asyncio.Transport | None = None
+
+    # ------------------------------------------------------------ the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._state.connections.add(self)  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._leave()
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    def shutdown(self) -> None:
+        """The server goes down during a handshake."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """The request as uvicorn writes it again; nothing else is read until the endpoint decided."""
+        if self._request is not None or self.transport is None:
+            return
+        self.transport.pause_reading()
+        self._websocket.receive_data(data)
+        request = next(
+            (event for event in self._websocket.events_received() if isinstance(event, Request)), None
+        )
+        if request is None:
+            self._respond(400, [], b"The handshake cannot be read.\n")
+            return
+        self._request = request
+        self._response = self._websocket.accept(request)
+        if self._response.status_code != 101:
+            self.transport.write(self._response.serialize())
+            self.transport.close()
+            return
+        self._scope = self._make_scope(request)
+        task = self._loop.create_task(self._run())
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    def _make_scope(self, request: Request) -> dict[str, Any]:
+        transport = self.transport
+        assert transport is not None
+        raw_path, _, query = request.path.partition("?")
+        root_path = self._config.root_path
+        offered = [
+            name.strip()
+            for header in request.headers.get_all("Sec-WebSocket-Protocol")
+            for name in header.split(",")
+        ]
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(transport) else "ws",
+            "server": get_local_addr(transport),
+            "client": get_remote_addr(transport),
+            "root_path": root_path,
+            "path": root_path + unquote(raw_path),
+            "raw_path": (root_path + raw_path).encode("ascii"),
+            "query_string": query.encode("ascii"),
+            "headers": [(n.encode("ascii"), v.encode("latin-1")) for n, v in request.headers.raw_items()],
+            "subprotocols": offered,
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: WebSocketHandover(self)},
+        }
+
+    # ------------------------------------------------------------ ASGI, as far as it is needed
+
+    async def _run(self) -> None:
+        try:
+            await self._config.loaded_app(self._scope, self._receive, self._send)
+        except Exception:
+            logger.exception("a WebSocket handshake failed")
+        if self.transport is not None:
+            self._respond(500, [], b"Internal Server Error\n")
+
+    async def _receive(self) -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        match message["type"]:
+            case "websocket.http.response.start":
+                self._refusal = (message["status"], list(message.get("headers", [])), b"")
+            case "websocket.http.response.body" if self._refusal is not None:
+                status, headers, body = self._refusal
+                self._refusal = (status, headers, body + message.get("body", b""))
+                if not message.get("more_body", False):
+                    self._respond(*self._refusal)
+            case "websocket.close":
+                self._respond(403, [], b"")
+            case other:
+                raise RuntimeError(f"A hand-over or a refusal is expected, not {other}.")
+
+    def _respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        kept = [pair for pair in headers if pair[0].lower() not in (b"content-length", b"connection")]
+        kept += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        transport.write(response_head(status, [*self._state.default_headers, *kept]) + body)
+        transport.close()
+        if self._scope:
+            log_access(self._scope, status)
+        self._leave()
+
+    def _leave(self) -> None:
+        self.transport = None
+        self._state.connections.discard(self)
+        self._scope.get("extensions", {}).clear()
+
+    def hand_over(self, taker: asyncio.Protocol, subprotocol: str | None) -> asyncio.Transport | None:
+        """Accept the handshake and give the transport away; None when the client has gone."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            self._leave()
+            return None
+        if subprotocol is not None:
+            self._response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        transport.write(self._response.serialize())
+        transport.set_protocol(taker)
+        transport.resume_reading()
+        log_access(self._scope, 101)
+        self._leave()
+        return transport
+
+
+class WebSocketHandover:
+    """The right to take a WebSocket connection away, once."""
+
+    __slots__ = ("_handshake",)
+
+    def __init__(self, handshake: WebSocketHandshake) -> None:
+        self._handshake = handshake
+
+    def take(self, taker: asyncio.Protocol, subprotocol: str | None) -> asyncio.Transport | None:
+        """Accept with this subprotocol (None: none); None when the client has gone."""
+        return self._handshake.hand_over(taker, subprotocol)
+
+
+def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Status line and headers of a response."""
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [b"%b: %b\r\n" % pair for pair in headers]
+    return b"".join([*lines, b"\r\n"])
