@@ -42,6 +42,7 @@ class RedisQueue:
         self._keys = RedisKeys(prefix, partitions)
         self._link_timing = link_timing or LinkTiming()
         self._commands = RedisCommands(url, QueueUnavailable, timeout_seconds)
+        self._typical_weight: dict[str, float] = {}  # slices in an entry, as last seen
         self._appends = AppendGroups(self._commands, self._keys, timeout_seconds)
 
     async def append(self, events: Sequence[Append]) -> list[Appended | KeyReused]:
@@ -124,7 +125,7 @@ class RedisQueue:
         """Whole entries after an id, until they weigh `limit` together or are many bytes; waits only for the first."""
         entries: list[_Entry] = []
         weight = size = 0
-        count = min(limit, _FIRST_ENTRIES)
+        count = max(1, min(_FIRST_ENTRIES, int(limit / self._typical_weight.get(stream, 1.0))))
         while True:
             block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 and not entries else ()
             start = entries[-1][0] if entries else after
@@ -132,14 +133,21 @@ class RedisQueue:
                 "XREAD", "COUNT", count, *block, "STREAMS", stream, start, wait_seconds=wait_seconds
             )
             batch: list[_Entry] = reply[0][1] if reply else []
-            entries += batch
-            weight += sum(weigh(fields) for _, fields in batch)
-            size += sum(len(field) for _, fields in batch for field in fields)
-            if len(batch) < count or weight >= limit or size >= _READ_BYTES:
-                return entries
-            by_weight = (limit - weight) * len(entries) // max(weight, 1)
-            by_size = (_READ_BYTES - size) * len(entries) // max(size, 1)
-            count = max(1, min(count * _GROWTH, by_weight, by_size))
+            for entry in batch:
+                entries.append(entry)
+                weight += weigh(entry[1])
+                size += sum(map(len, entry[1]))
+                if weight >= limit or size >= _READ_BYTES:
+                    break
+            else:
+                if len(batch) == count:
+                    by_weight = (limit - weight) * len(entries) // max(weight, 1)
+                    by_size = (_READ_BYTES - size) * len(entries) // max(size, 1)
+                    count = max(1, min(count * _GROWTH, by_weight, by_size))
+                    continue
+            if entries:
+                self._typical_weight[stream] = max(1.0, weight / len(entries))
+            return entries
 
 
 class _Heard:
