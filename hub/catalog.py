@@ -12,11 +12,12 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from hub.batches import Catalog
+from hub.batches import Catalog as CatalogView
 from hub.decoding import decode_json
 from hub.definitions import Definitions
 from hub.errors import BusUnavailable, FieldError, Refused
 from hub.model.schemas import schema_errors
+from hub.model.templates import compile_check
 from hub.model.types import MESSAGE, CategoryDefinition, TypeDefinition, TypeVersion
 from hub.model.vocabulary import is_id
 from hub.ports import Clock, DefinitionStore, LiveBus
@@ -38,7 +39,7 @@ class Applied:
     categories: Mapping[str, bool] = field(default_factory=dict)
 
 
-class TypeCatalog:
+class Catalog:
     """Reads and changes types and categories."""
 
     def __init__(self, store: DefinitionStore, bus: LiveBus, clock: Clock) -> None:
@@ -46,14 +47,14 @@ class TypeCatalog:
         self._bus = bus
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._catalog = Catalog({}, {})
+        self._catalog = CatalogView({}, {})
         self._category_versions: Mapping[str, int] = {}
         self._version = -1
         self._checked_us: int | None = None
 
     # ------------------------------------------------------------ reading
 
-    async def current(self) -> Catalog:
+    async def current(self) -> CatalogView:
         """The catalog of the newest version; one query when nothing changed."""
         async with self._lock:
             now_us = self._clock.now_us()
@@ -62,13 +63,13 @@ class TypeCatalog:
                 categories = await self._store.categories()
                 known = {name: definition for name, (_, definition) in categories.items()}
                 types = await self._store.types()
-                self._catalog = Catalog({MESSAGE.name: MESSAGE} | types, BUILT_IN_CATEGORIES | known)
+                self._catalog = CatalogView({MESSAGE.name: MESSAGE} | types, BUILT_IN_CATEGORIES | known)
                 self._category_versions = {name: number for name, (number, _) in categories.items()}
                 self._version = version  # read first: what changed meanwhile is read again
             self._checked_us = now_us
             return self._catalog
 
-    async def recent(self) -> Catalog:
+    async def recent(self) -> CatalogView:
         """The catalog as it was at most `BOUND_SECONDS` ago."""
         now_us = self._clock.now_us()
         if self._checked_us is not None and 0 <= now_us - self._checked_us < BOUND_SECONDS * 1_000_000:
@@ -208,16 +209,12 @@ class TypeCatalog:
 
 def check_type(definition: TypeDefinition, pointer: str = "") -> None:
     """Raise `Refused(422)` for a schema or templates that do not compile."""
-    errors: list[FieldError] = []
-    if definition.schema is not None:
-        errors += schema_errors(definition.schema, f"{pointer}/schema")
+    of_schema = schema_errors(definition.schema) if definition.schema is not None else []
+    of_templates = compile_check(definition)
+    errors = [FieldError(pointer + one.pointer, one.code, one.detail) for one in (*of_schema, *of_templates)]
     if errors:
-        code = (
-            errors[0].code
-            if errors[0].code in ("invalid_schema", "invalid_template")
-            else "invalid_definition"
-        )
-        raise Refused(422, code, errors[0].detail, errors)
+        code = "invalid_schema" if of_schema else "invalid_template"
+        raise Refused(422, code, f"The type cannot be used: {errors[0].detail}", errors)
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], kind: str, name: str, raw: object) -> Any:

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from hub import __version__
+
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -175,8 +177,11 @@ class HttpCounters:
 class Metrics:
     """All metrics of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, role: str = "node") -> None:
         self.registry = CollectorRegistry()
+        Gauge("clarion_build_info", "This process.", ["version", "role"], registry=self.registry).labels(
+            __version__, role
+        ).set(1)
         self.intake = IntakeCounters(self.registry)
         self.generator = GeneratorCounters(self.registry)
         self.live = LiveCounters(self.registry)

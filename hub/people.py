@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from msgspec.structs import asdict, replace
 
-from hub.catalog import TypeCatalog
+from hub.catalog import Catalog
 from hub.decoding import decode_json
 from hub.errors import BusUnavailable, FieldError, Refused
 from hub.model.addresses import profile_errors
@@ -74,7 +74,7 @@ class People:
         store: UserStore,
         bus: LiveBus,
         clock: Clock,
-        definitions: TypeCatalog,
+        definitions: Catalog,
         *,
         available: frozenset[Channel] = frozenset(),
     ) -> None:

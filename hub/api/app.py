@@ -16,6 +16,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from hub.api import definitions, health, inbox, keys, log, preferences, publish, topics, users
+from hub.api.docs import documentation_routes
 from hub.api.parts import Parts
 from hub.api.problems import not_found
 from hub.api.routing import Endpoint, Route
@@ -54,7 +55,7 @@ def create_app(
 def api_routes(hub: Parts) -> list[BaseRoute]:
     """One Starlette route per path of the table, in its order."""
     by_path: dict[str, list[Route]] = {}
-    for route in TABLE:
+    for route in [*TABLE, *documentation_routes(TABLE, hub.settings.public.url)]:
         by_path.setdefault(route.starlette_path, []).append(route)
     found: list[BaseRoute] = []
     for path, routes in by_path.items():

@@ -1,44 +1,20 @@
 """A user's own inbox, profile and session."""
 
-from typing import Annotated, Literal
-
 import msgspec
-from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from hub.api.auth import bearer_of
-from hub.api.models import Cursor, InboxPage, MarkCounts, Me, MePatch, SessionOpened
+from hub.api.models import InboxPage, MarkCounts, Me, MePatch, SessionOpened
 from hub.api.problems import unauthorized
 from hub.api.routing import Call, Reply, Route
-from hub.inbox import MarkRequest
-from hub.model.events import Id
+from hub.inbox import InboxParameters, MarkRequest
 from hub.model.notifications import rfc3339
 from hub.model.users import Profile
 
 
-class InboxParameters(Struct, frozen=True):
-    """Parameters of an inbox."""
-
-    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.")] = 50
-    cursor: Cursor | None = None
-    unread: bool = False
-    category: Id | None = None
-    archived: Literal["exclude", "only", "include"] = "exclude"
-
-
 async def page_of(call: Call, user_id: str) -> Reply:
     """A page of anybody's inbox, after authorisation."""
-    asked = call.query_as(InboxParameters)
-    return Reply(
-        await call.parts.inbox.page(
-            user_id,
-            limit=asked.limit,
-            cursor=asked.cursor,
-            unread=asked.unread,
-            category=asked.category,
-            archived=asked.archived,
-        )
-    )
+    return Reply(await call.parts.inbox.page_of(user_id, call.query_as(InboxParameters)))
 
 
 async def notifications(call: Call) -> Reply:

@@ -7,7 +7,6 @@ from msgspec import Meta, Struct
 from hub.livelog import LogLine
 from hub.model.events import Id
 from hub.model.notifications import Reason, WireNotification
-from hub.model.preferences import GridRow
 from hub.model.types import CategoryDefinition, TypeDefinition
 from hub.model.users import Preferences
 from hub.model.vocabulary import Channel
@@ -190,12 +189,6 @@ class MePatch(Struct, frozen=True, forbid_unknown_fields=True):
     timezone: Annotated[str, Meta(max_length=64)] | None = None
 
 
-class PreferencesShown(Preferences, frozen=True, omit_defaults=True):
-    """Preferences, with the grid of all categories and channels, which is only shown."""
-
-    grid: tuple[GridRow, ...] = ()
-
-
 class PreferencesBody(Preferences, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Preferences; a `grid` that was read may be sent back, and is left alone."""
 
@@ -324,7 +317,7 @@ class Health(Struct, frozen=True, omit_defaults=True):
 
     status: Literal["ok", "degraded", "unavailable"]
     problems: list[str] = []
-    durability: Literal["strong", "weak", "unknown"] = "unknown"
+    durability: str = "unknown"
 
 
 class Explanation(Struct, frozen=True, omit_defaults=True):
@@ -332,5 +325,6 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
 
     user: str
     type: str
-    event: str | None = None
-    reasons: list[Reason] = []
+    category: str
+    rules: list[Any]  # today's, one after the other
+    event: dict[str, Any] | None = None  # what was planned for it then

@@ -3,10 +3,10 @@
 `hub.wiring` builds an object that has these attributes; tests build one on the memory adapters.
 """
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from hub.access import Access
-from hub.catalog import TypeCatalog
+from hub.catalog import Catalog
 from hub.config import Settings
 from hub.events import Events
 from hub.inbox import Inbox
@@ -50,14 +50,12 @@ class Parts(Protocol):
     @property
     def people(self) -> People: ...
     @property
-    def definitions(self) -> TypeCatalog: ...
+    def definitions(self) -> Catalog: ...
     @property
     def keys(self) -> Keys: ...
     @property
     def access(self) -> Access: ...
     @property
     def limiter(self) -> RateLimiter: ...
-    @property
-    def durability(self) -> Literal["strong", "weak", "unknown"]: ...
     @property
     def metrics(self) -> Metrics: ...

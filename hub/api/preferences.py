@@ -3,7 +3,7 @@
 import msgspec
 
 from hub.api.conditions import etag_of, if_match_of
-from hub.api.models import PreferencesBody, PreferencesShown
+from hub.api.models import PreferencesBody
 from hub.api.routing import Call, Reply, Route
 from hub.people import ShownPreferences
 
@@ -41,14 +41,14 @@ for _path, _access, _whose in (
     ("/v1/users/{id}/preferences", ("users",), "a user's"),
 ):
     ROUTES += [
-        Route("GET", _path, get, _access, f"Read {_whose} preferences", PreferencesShown),  # type: ignore[arg-type]
+        Route("GET", _path, get, _access, f"Read {_whose} preferences", ShownPreferences),  # type: ignore[arg-type]
         Route(
             "PUT",
             _path,
             put,
             _access,  # type: ignore[arg-type]
             f"Replace {_whose} preferences",
-            PreferencesShown,
+            ShownPreferences,
             body=PreferencesBody,
             body_kind="json",
             codes=("stale", "invalid_preferences"),
@@ -60,8 +60,9 @@ for _path, _access, _whose in (
             patch,
             _access,  # type: ignore[arg-type]
             f"Change some of {_whose} preferences",
-            PreferencesShown,
+            ShownPreferences,
             body=dict,
+            body_schema=PreferencesBody,
             body_kind="merge",
             codes=("stale", "invalid_preferences"),
             headers=("If-Match",),

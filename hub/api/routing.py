@@ -31,6 +31,7 @@ SMALL_BODY_BYTES: Final = 256 * 1024
 OUR_IDS: Final = frozenset({"event", "key_id"})  # path parameters that are looked up, never stored
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Struct)
 
 
 class NoQuery(Struct, frozen=True):
@@ -51,6 +52,7 @@ class Route:
     query: type[Struct] = NoQuery
     body: Any = None  # what `request_body` decodes to
     body_kind: BodyKind = "none"
+    body_schema: Any = None  # what the OpenAPI text says of a body that is decoded loosely (merge patches)
     body_limit: int = SMALL_BODY_BYTES
     too_large: str = "request_too_large"
     codes: tuple[str, ...] = ()  # problem codes beyond those that follow from the rest
@@ -229,7 +231,7 @@ def refuse_faults(raw: bytes) -> None:
         raise Refused(422, "invalid_request", fault.detail, [fault])
 
 
-def read_query(kind: type[T], raw: bytes) -> T:
+def read_query(kind: type[Q], raw: bytes) -> Q:
     """The parameters of the address. Unknown ones are left alone. Raises `Refused(422)`."""
     given: dict[str, str] = {}
     if raw:
@@ -243,7 +245,8 @@ def read_query(kind: type[T], raw: bytes) -> T:
         if "\0" in value:
             raise invalid(f"/{name[:100]}", "NUL characters cannot be used.", "invalid_parameter")
     try:
-        return msgspec.convert(given, kind, strict=False)
+        known = {field.encode_name for field in msgspec.structs.fields(kind)}
+        return msgspec.convert({k: v for k, v in given.items() if k in known}, kind, strict=False)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         pointer = f"/{place.rstrip('`')}"

@@ -6,12 +6,13 @@ import msgspec
 from msgspec.structs import asdict
 
 from hub.api.body import REQUEST_LIMIT_BYTES
-from hub.api.inbox import InboxParameters, page_of
+from hub.api.inbox import page_of
 from hub.api.models import InboxPage, Page, ShownProfile, UserBatch, Users, UserTopics
 from hub.api.paging import after_of, next_of
 from hub.api.routing import Call, Reply, Route, refuse_faults
 from hub.decoding import decode_json
 from hub.errors import FieldError, Refused
+from hub.inbox import InboxParameters
 from hub.model.users import Profile
 from hub.people import MergeItem, ProfileInput, check_merge
 
@@ -164,6 +165,7 @@ ROUTES = [
         "Change some of a profile",
         ShownProfile,
         body=dict,
+        body_schema=ProfileInput,
         body_kind="merge",
     ),
     Route("DELETE", "/v1/users/{id}", delete, ("users",), "Erase a user", None, 204),
