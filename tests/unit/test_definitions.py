@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hub.definitions import Definitions, read_folder, write_folder
+from hub.demo.player import demo_definitions
 from hub.errors import DefinitionError
 
 
@@ -290,6 +291,12 @@ def test_what_is_written_is_read_back(
     assert read_folder(folder) == definitions
     write_folder(folder, definitions)  # the same again into the same folder
     assert read_folder(folder) == definitions
+
+
+def test_the_demo_survives_an_export(tmp_path: Path):
+    definitions = demo_definitions()
+    write_folder(tmp_path, definitions)
+    assert read_folder(tmp_path) == definitions
 
 
 def test_long_texts_go_to_files_beside(tmp_path: Path):
