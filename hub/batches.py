@@ -321,12 +321,13 @@ def publications(prepared: Prepared, committed: Committed) -> list[Publication]:
     result: list[Publication] = []
     for position, row in prepared.announcements:
         if isinstance(row, Broadcast):
-            result.append(Publication(BROADCASTS, encode_broadcast(row), position))
+            header = f"kind=notification;at={position.ms * 1000}"
+            result.append(Publication(BROADCASTS, encode_broadcast(row), position, header))
             continue
         channel = personal_channel(row.user_id)
         if replaced := committed.collapsed.get(row.user_id):
             result.append(Publication(channel, _retracted(replaced), header="kind=retracted"))
-        header = f"kind=notification;at={row.created_at_us}"
+        header = f"kind=notification;at={position.ms * 1000}"  # the moment of the append, by Redis' clock
         if _waits_for_reach(prepared, row):
             header += f";reach={row.id}"
         payload = encode_live(LiveNotification(wire_addressed(row)))

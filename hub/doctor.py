@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from hub.config import Settings, unknown_variables
 from hub.errors import ClarionError
-from hub.wiring import open_store, redis_durability, waiting_events
+from hub.wiring import open_store, redis_health, waiting_events
 
 Level = Literal["ok", "weak", "bad"]
 
@@ -57,11 +57,13 @@ async def _database(settings: Settings) -> Finding:
 
 
 async def _redis(settings: Settings) -> Finding:
-    weakness = await redis_durability(settings)
-    if weakness:
-        return Finding("redis", "weak", weakness)
+    health = await redis_health(settings)
+    if health.weakness:
+        return Finding("redis", "weak", health.weakness)
     kind = "embedded" if settings.is_embedded_redis else "your own"
-    return Finding("redis", "ok", f"The {kind} Redis puts every append on disk before it answers.")
+    return Finding(
+        "redis", "ok", f"The {kind} Redis {health.version} puts every append on disk before it answers."
+    )
 
 
 async def _queue(settings: Settings) -> Finding:

@@ -34,6 +34,16 @@ class MarkRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     category: Id | None = None
 
 
+class InboxParameters(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a page of the inbox is asked with."""
+
+    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.")] = 50
+    cursor: Annotated[str, Meta(max_length=512)] | None = None
+    unread: bool = False
+    category: Id | None = None
+    archived: Literal["exclude", "only", "include"] = "exclude"
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Unread and unseen, unarchived; counted up to `COUNT_CAP`, beyond which they are capped."""
@@ -66,19 +76,15 @@ class Inbox:
         self._clock = clock
         self._default_timezone = default_timezone
 
-    async def page(
-        self,
-        user_id: str,
-        *,
-        limit: int = 50,
-        cursor: str | None = None,
-        unread: bool = False,
-        category: str | None = None,
-        archived: Literal["exclude", "only", "include"] = "exclude",
-    ) -> dict[str, Any]:
+    async def page(self, user_id: str, **parameters: Any) -> dict[str, Any]:
+        """`page_of` with the parameters by name."""
+        return await self.page_of(user_id, InboxParameters(**parameters))
+
+    async def page_of(self, user_id: str, asked: InboxParameters) -> dict[str, Any]:
         """One page, newest first, with the counts. Raises `Refused(422, "invalid_cursor")`."""
         user = await self._user(user_id)
-        query = InboxQuery(limit + 1, _decode(cursor), unread, category, archived)
+        limit = asked.limit
+        query = InboxQuery(limit + 1, _decode(asked.cursor), asked.unread, asked.category, asked.archived)
         items = [
             _Item((row.created_at_us, row.id), wire_addressed(row))
             for row in await self._addressed(user_id, query)

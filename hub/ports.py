@@ -34,7 +34,7 @@ class Position(NamedTuple):
 
     ms: int
     seq: int
-    index: int
+    index: int  # type: ignore[assignment]  # a place, not tuple's search method
 
     def encode(self) -> str:
         """Fixed width, so that texts sort as positions do."""
@@ -357,9 +357,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit found out: older notifications that a collapse_key replaced, per user ("" for broadcasts)."""
+    """What a commit found out.
+
+    `collapsed`: notifications that a collapse_key replaced, per user ("" for broadcasts). `left_out`: ids of the batch
+    that are not shown (retracted or erased since it was planned, or replaced within it) and must not be announced.
+    """
 
     collapsed: Mapping[str, Sequence[str]]
+    left_out: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,8 +553,13 @@ class UserMerge:
 class InboxStore(Protocol):
     """Addressed rows, broadcast candidates, marks. Visibility of broadcasts is decided by the caller (`visible()`)."""
 
-    async def inbox_page(self, user_id: str, query: InboxQuery) -> list[Notification]:
-        """Addressed rows that the inbox shows (in_app, not retracted, collapsed or expired), newest first."""
+    async def inbox_page(
+        self, user_id: str, query: InboxQuery, now_us: int | None = None
+    ) -> list[Notification]:
+        """Addressed rows that the inbox shows (in_app, not retracted, collapsed or expired), newest first.
+
+        Without `now_us` the database's clock says what has expired.
+        """
         ...
 
     async def broadcast_page(

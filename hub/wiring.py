@@ -18,10 +18,11 @@ from hub.adapters.embedded_valkey import EmbeddedValkey
 from hub.adapters.memory_bus import MemoryBus
 from hub.adapters.memory_queue import MemoryQueue
 from hub.adapters.redis_bus import RedisBus
+from hub.adapters.redis_health import Durability, RedisHealth, look_at_redis
 from hub.adapters.redis_queue import RedisQueue
 from hub.adapters.sql_store import SqlStore, migrate
 from hub.batches import PlanningRules
-from hub.catalog import Catalog
+from hub.catalog import TypeCatalog
 from hub.clock import SystemClock
 from hub.config import Settings
 from hub.errors import ConfigError, QueueUnavailable
@@ -33,6 +34,8 @@ from hub.ingest import Ingest
 from hub.intake import Intake
 from hub.jwks import Jwks
 from hub.keys import Keys
+from hub.live.edge import Edge
+from hub.live.limits import LiveLimits
 from hub.live.node import LiveNode
 from hub.metrics import Metrics
 from hub.model.ids import EventIds
@@ -40,6 +43,7 @@ from hub.model.vocabulary import Channel
 from hub.people import People
 from hub.ports import Clock, EventQueue, LiveBus, Store
 from hub.ratelimit import RateLimiter
+from hub.rpc import methods
 from hub.sessions import Sessions
 from hub.tokens import Tokens
 
@@ -60,6 +64,11 @@ def redis_url(settings: Settings) -> str:
 def embedded_redis(settings: Settings) -> EmbeddedValkey:
     """The embedded server of the data folder."""
     return EmbeddedValkey(settings.data_dir)
+
+
+async def redis_health(settings: Settings) -> RedisHealth:
+    """What Redis is worth. Raises `ConfigError` when it may evict events, `QueueUnavailable` when it is away."""
+    return await look_at_redis(redis_url(settings))
 
 
 async def waiting_events(settings: Settings) -> dict[str, int]:
@@ -97,7 +106,7 @@ class Core:
     queue: EventQueue
     bus: LiveBus
     ids: EventIds
-    definitions: Catalog
+    definitions: TypeCatalog
     metrics: Metrics
 
     @property
@@ -114,12 +123,12 @@ class Core:
             self.clock,
             partitions=self.settings.partitions,
             queue_limit=self.settings.queue_limit,
-            metrics=self.metrics,
+            metrics=self.metrics.intake,
         )
 
 
 @asynccontextmanager
-async def open_core(settings: Settings, role: str) -> AsyncIterator[Core]:
+async def open_core(settings: Settings) -> AsyncIterator[Core]:
     """The parts that both roles share, closed at the end."""
     async with AsyncExitStack() as stack:
         clock = SystemClock()
@@ -130,16 +139,14 @@ async def open_core(settings: Settings, role: str) -> AsyncIterator[Core]:
         stack.push_async_callback(queue.close)
         bus = RedisBus(redis_url(settings), settings.redis_prefix, settings.partitions)
         stack.push_async_callback(bus.close)
-        yield await core_of(settings, clock, store, queue, bus, role)
+        yield await core_of(settings, clock, store, queue, bus)
 
 
-async def core_of(
-    settings: Settings, clock: Clock, store: Store, queue: EventQueue, bus: LiveBus, role: str
-) -> Core:
+async def core_of(settings: Settings, clock: Clock, store: Store, queue: EventQueue, bus: LiveBus) -> Core:
     """The shared parts on given adapters."""
     key = await store.setting("event_id_key", secrets.token_hex(16))
-    definitions = Catalog(store, bus, clock)
-    return Core(settings, clock, store, queue, bus, EventIds(key.encode()), definitions, Metrics(role))
+    definitions = TypeCatalog(store, bus, clock)
+    return Core(settings, clock, store, queue, bus, EventIds(key.encode()), definitions, Metrics())
 
 
 async def _check_partitions(settings: Settings, store: Store) -> None:
@@ -165,32 +172,35 @@ class Hub:
     inbox: Inbox
     explain: Explain
     people: People
-    definitions: Catalog
+    definitions: TypeCatalog
     keys: Keys
     access: Access
     sessions: Sessions
     limiter: RateLimiter
+    durability: Durability
     metrics: Metrics
     node: LiveNode
+    edge: Edge
 
 
 def sessions_of(settings: Settings, store: Store, clock: Clock) -> Sessions:
     """Sessions of our own pages."""
     public = settings.public
-    return Sessions(settings.token_secrets, store, clock, secure=public.scheme == "https", path=public.path)
+    return Sessions(settings.token_secrets, store, clock, secure=public.is_https, path=public.path)
 
 
 @asynccontextmanager
-async def open_hub(core: Core) -> AsyncIterator[Hub]:
+async def open_hub(core: Core, durability: Durability = "unknown") -> AsyncIterator[Hub]:
     """A hub node at work on a core: it listens to the bus until the end."""
-    hub = _hub_of(core)
-    await core.bus.start(hub.node)
+    hub = _hub_of(core, durability)
+    await hub.node.start()
     watch = asyncio.create_task(_watch_queue(hub.intake), name="watch-queue")
     try:
         yield hub
     finally:
         watch.cancel()
         await asyncio.wait([watch])
+        await hub.node.close()
 
 
 async def _watch_queue(intake: Intake) -> None:
@@ -202,7 +212,7 @@ async def _watch_queue(intake: Intake) -> None:
         await asyncio.sleep(1.0)
 
 
-def _hub_of(core: Core) -> Hub:
+def _hub_of(core: Core, durability: Durability) -> Hub:
     settings, clock, store, bus = core.settings, core.clock, core.store, core.bus
     inbox = Inbox(store, bus, clock, settings.timezone)
     people = People(store, bus, clock, core.definitions, available=AVAILABLE)
@@ -217,6 +227,16 @@ def _hub_of(core: Core) -> Hub:
     sessions = sessions_of(settings, store, clock)
     limiter = RateLimiter(settings.rate_limit, clock)
     first = settings.api_key.get_secret_value() if settings.api_key else None
+    access = Access(tokens, sessions, store, settings.origins)
+    node = LiveNode(
+        store,
+        bus,
+        clock,
+        default_timezone=settings.timezone,
+        methods=methods(inbox, people),
+        limits=LiveLimits(calls_per_user=settings.rate_limit),
+        metrics=core.metrics.live,
+    )
     return Hub(
         settings=settings,
         clock=clock,
@@ -230,11 +250,13 @@ def _hub_of(core: Core) -> Hub:
         people=people,
         definitions=core.definitions,
         keys=Keys(store, clock, first),
-        access=Access(tokens, sessions, store, settings.origins),
+        access=access,
         sessions=sessions,
         limiter=limiter,
+        durability=durability,
         metrics=core.metrics,
-        node=LiveNode(store, bus, clock),
+        node=node,
+        edge=Edge(node, access, clock),
     )
 
 
@@ -248,7 +270,7 @@ def generator_of(core: Core) -> Generator:
         core.clock,
         core.rules,
         owner=owner_name(),
-        metrics=core.metrics,
+        metrics=core.metrics.generator,
     )
 
 
@@ -273,4 +295,4 @@ async def memory_core(settings: Settings, clock: Clock) -> Core:
     """A core on the in-memory adapters, for tests and experiments. Nothing survives the process."""
     store = SqlStore("sqlite+aiosqlite://")
     await migrate("sqlite+aiosqlite://")
-    return await core_of(settings, clock, store, MemoryQueue(clock), MemoryBus(clock), "memory")
+    return await core_of(settings, clock, store, MemoryQueue(clock, settings.partitions), MemoryBus(clock))

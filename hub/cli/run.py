@@ -26,6 +26,7 @@ from hub.wiring import (
     open_hub,
     open_store,
     owner_name,
+    redis_health,
     sessions_of,
 )
 
@@ -47,13 +48,20 @@ def node(
 
 
 async def _node(config: Settings) -> None:
-    from web.routes import routes
+    from web.routes import page_routes
 
     from hub.api.app import create_app
-    from hub.live.server import serve
+    from hub.live.endpoints import live_routes
+    from hub.live.server import listen, serve
 
-    async with open_core(config, "node") as core, open_hub(core) as hub:
-        await serve(create_app(hub, routes(hub)), hub.live, host=config.host, port=config.port)
+    health = await redis_health(config)
+    if health.weakness:
+        log.warning("an accepted event may be lost in a crash", reason=health.weakness)
+    sockets = listen(config.host, config.port)
+    async with open_core(config) as core, open_hub(core, health.durability) as hub:
+        routes = [*live_routes(hub.edge), *page_routes(hub)]
+        proxies = [str(network) for network in config.trusted_proxies]
+        await serve(create_app(hub, routes), hub.edge, sockets, trusted_proxies=proxies)
 
 
 @app.command(epilog="Example: clarion generate")
@@ -71,7 +79,7 @@ async def _generate(config: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_core(config, "generator") as core:
+    async with open_core(config) as core:
         generator = generator_of(core)
         scheduler = Scheduler(
             core.store,
@@ -145,7 +153,7 @@ async def _greet(config: Settings) -> None:
         link = await sessions_of(config, store, SystemClock()).create_link()
     finally:
         await store.close()
-    base = str(config.public)
+    base = config.public.url
     token = Tokens(
         config.token_secrets, SystemClock(), issuer=config.token_issuer, audience=config.token_audience
     ).issue(DEMO_USER, TOKEN_SECONDS)

@@ -123,7 +123,8 @@ async def follow_user(settings: Settings, url: str | None, user: str, as_json: b
 
 async def _events(response: httpx2.Response) -> AsyncIterator[tuple[str, str, str]]:
     """Server-sent events as (event, id, data), by the WHATWG rules for the fields that the hub sends."""
-    event, event_id, data = "message", "", []
+    event, event_id = "message", ""
+    data: list[str] = []
     async for line in response.aiter_lines():
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
