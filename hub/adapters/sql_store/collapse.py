@@ -1,0 +1,166 @@
+"""Collapse keys at commit: a newer notification takes the place of the older ones with its key.
+
+Older rows leave the inbox, their waiting deliveries are cancelled. Within one batch the last one stands. What was
+planned for nothing at all (every channel refused) replaces nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.adapters.sql_store.engine import Database
+from hub.adapters.sql_store.journal import cancel_deliveries
+from hub.adapters.sql_store.rows import audience_key
+from hub.adapters.sql_store.tables import broadcasts, deliveries, notifications
+from hub.model.notifications import Broadcast, Notification
+from hub.ports import Batch, LogEntry
+
+BROADCASTS = ""  # the key of `Committed.collapsed` for broadcasts
+_Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Replaced:
+    """What a batch replaced. `hidden`: rows of the batch itself that must not be shown, with the reason."""
+
+    collapsed: dict[str, list[str]] = field(default_factory=dict)
+    hidden: dict[str, str] = field(default_factory=dict)
+    cancelled: set[str] = field(
+        default_factory=set
+    )  # of the batch: notifications whose deliveries are cancelled
+    log: list[LogEntry] = field(default_factory=list)
+
+
+async def collapse_notifications(
+    db: Database, connection: AsyncConnection, batch: Batch, retracted: set[str]
+) -> Replaced:
+    """Apply the collapse keys of a batch's addressed notifications."""
+    replaced = Replaced()
+    replaced.hidden = {row.id: "retracted" for row in batch.notifications if row.event_id in retracted}
+    delivered = {row.notification_id for row in batch.deliveries}
+    standing: dict[_Key, Notification] = {}
+    showing: set[_Key] = set()
+    for row in batch.notifications:
+        if row.collapse_key is None or row.event_id in retracted or not (row.in_app or row.id in delivered):
+            continue
+        key = (row.user_id, row.collapse_key)
+        if row.in_app:
+            showing.add(key)
+        if older := standing.get(key):
+            replaced.cancelled.add(older.id)
+            if older.in_app and row.in_app:
+                replaced.hidden[older.id] = "collapsed"
+                _note(replaced, older, batch)
+        standing[key] = row
+    if standing:
+        await _collapse_stored(db, connection, batch, replaced, set(standing), showing)
+    return replaced
+
+
+async def _collapse_stored(
+    db: Database,
+    connection: AsyncConnection,
+    batch: Batch,
+    replaced: Replaced,
+    keys: set[_Key],
+    showing: set[_Key],
+) -> None:
+    found = await connection.execute(
+        select(
+            notifications.c.user_id,
+            notifications.c.id,
+            notifications.c.event_id,
+            notifications.c.type,
+            notifications.c.category,
+            notifications.c.collapse_key,
+            notifications.c.shown,
+        ).where(
+            db.among(notifications.c.user_id, {user_id for user_id, _ in keys}),
+            db.among(notifications.c.collapse_key, {key for _, key in keys}),
+            notifications.c.collapse_key.is_not(None),
+            notifications.c.hidden.is_(None),
+        )
+    )
+    own = {row.id for row in batch.notifications}
+    older = [row for row in found if (row.user_id, row.collapse_key) in keys and row.id not in own]
+    if not older:
+        return
+    users = {row.user_id for row in older}
+    hide = {row.id for row in older if row.shown and (row.user_id, row.collapse_key) in showing}
+    if hide:
+        await connection.execute(
+            update(notifications)
+            .where(db.among(notifications.c.user_id, users), db.among(notifications.c.id, hide))
+            .values(shown=False, hidden="collapsed")
+        )
+    for row in older:
+        if row.id in hide:
+            replaced.collapsed.setdefault(row.user_id, []).append(row.id)
+            replaced.log.append(_entry(batch, row.event_id, row.user_id, row.id, row.type, row.category))
+    replaced.log += await cancel_deliveries(
+        connection,
+        "collapsed",
+        batch.lease.clock_us,
+        db.among(deliveries.c.user_id, users),
+        db.among(deliveries.c.notification_id, {row.id for row in older}),
+    )
+
+
+async def collapse_broadcasts(
+    db: Database, connection: AsyncConnection, batch: Batch, retracted: set[str]
+) -> Replaced:
+    """Apply the collapse keys of a batch's broadcasts: the same key and audience."""
+    replaced = Replaced()
+    replaced.hidden = {row.id: "retracted" for row in batch.broadcasts if row.event_id in retracted}
+    standing: dict[_Key, Broadcast] = {}
+    for row in batch.broadcasts:
+        if row.collapse_key is None or not row.in_app or row.event_id in retracted:
+            continue
+        key = (row.collapse_key, audience_key(row.audience))
+        if older := standing.get(key):
+            replaced.hidden[older.id] = "collapsed"
+            _note(replaced, older, batch)
+        standing[key] = row
+    if not standing:
+        return replaced
+    found = await connection.execute(
+        select(
+            broadcasts.c.id,
+            broadcasts.c.event_id,
+            broadcasts.c.type,
+            broadcasts.c.category,
+            broadcasts.c.collapse_key,
+            broadcasts.c.audience_key,
+        )
+        .where(
+            db.among(broadcasts.c.collapse_key, {key for key, _ in standing}),
+            broadcasts.c.collapse_key.is_not(None),
+            broadcasts.c.shown,
+        )
+        .order_by(broadcasts.c.seq)
+    )
+    older_rows = [row for row in found if (row.collapse_key, row.audience_key) in standing]
+    if ids := [row.id for row in older_rows]:
+        await connection.execute(
+            update(broadcasts).where(db.among(broadcasts.c.id, ids)).values(shown=False, hidden="collapsed")
+        )
+        replaced.collapsed[BROADCASTS] = [*ids, *replaced.collapsed.get(BROADCASTS, ())]
+        replaced.log += [
+            _entry(batch, row.event_id, None, row.id, row.type, row.category) for row in older_rows
+        ]
+    return replaced
+
+
+def _note(replaced: Replaced, row: Notification | Broadcast, batch: Batch) -> None:
+    user_id = row.user_id if isinstance(row, Notification) else None
+    replaced.collapsed.setdefault(user_id or BROADCASTS, []).append(row.id)
+    replaced.log.append(_entry(batch, row.event_id, user_id, row.id, row.type, row.category))
+
+
+def _entry(
+    batch: Batch, event_id: str, user_id: str | None, notification_id: str, type_: str, category: str
+) -> LogEntry:
+    return LogEntry(
+        batch.lease.clock_us, "collapsed", event_id, user_id, notification_id, "in_app", type_, category
+    )

@@ -1,0 +1,269 @@
+"""One database: connections, transactions, the database's clock, and errors in the product's words.
+
+SQLite has one writer at a time: an asyncio lock within the process, `flock` on a file beside the database between
+processes, then BEGIN IMMEDIATE. Readers are free. PostgreSQL transactions that were chosen as victims run again, a
+bounded number of times. A lost connection is `StoreUnavailable`; whether the transaction happened is then unknown.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import asyncpg
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    String,
+    Table,
+    any_,
+    bindparam,
+    event,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from hub.errors import StoreUnavailable
+from hub.urls import sqlalchemy_url
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TRIES: Final = 6
+RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
+AWAY_STATES: Final = (
+    "08",
+    "53",
+    "57P",
+    "25006",
+    "58",
+)  # connection, resources, shutdown, read-only standby, system
+LOCK_WAIT_SECONDS: Final = 30.0
+BUSY_TIMEOUT_MS: Final = 10_000
+
+# julianday() is precise to less than a millisecond, and older than unixepoch('subsec') (SQLite 3.42).
+_SQLITE_NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+_POSTGRESQL_NOW: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+class Database:
+    """Engine and transactions of one database. Belongs to one event loop."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self.url = _with_driver(url)
+        self.sqlite = self.url.startswith("sqlite")
+        self.memory = self.sqlite and self.url.partition("://")[2] in ("", "/:memory:")
+        self._lock = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._engine = self._create(pool_size)
+        self._lock_path: Path | None = None
+        if self.sqlite:
+            self._writer = self._engine.execution_options(begin="IMMEDIATE")
+            self._reader = self._engine
+            self._snapshot = self._engine.execution_options(begin="DEFERRED")
+            if not self.memory:
+                self._lock_path = Path(self._engine.url.database or "").absolute().parent / "write.lock"
+        else:
+            self._writer = self._engine
+            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ")
+
+    def _create(self, pool_size: int) -> AsyncEngine:
+        if not self.sqlite:
+            return create_async_engine(
+                self.url,
+                pool_size=pool_size,
+                max_overflow=pool_size,
+                pool_timeout=15,
+                connect_args={
+                    "timeout": 10,
+                    "server_settings": {"application_name": "clarion", "jit": "off"},
+                },
+            )
+        more: dict[str, Any] = {} if self.memory else {"pool_size": pool_size, "max_overflow": pool_size}
+        # isolation_level None: the driver begins nothing by itself, `begin` below does.
+        engine = create_async_engine(self.url, connect_args={"isolation_level": None}, **more)
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+
+    async def close(self) -> None:
+        """Let what runs finish, then let go of connections."""
+        if self._running:
+            await asyncio.wait(self._running)
+        await self._engine.dispose()
+
+    # ------------------------------------------------------------ transactions
+
+    async def write(
+        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **named: P.kwargs
+    ) -> T:
+        """Run `work` in one transaction. It may run more than once, so it must not keep state of its own."""
+
+        async def run(connection: AsyncConnection) -> T:
+            return await work(connection, *args, **named)
+
+        with translated():
+            if self.sqlite:
+                return await self._finish(self._write_sqlite(run))
+            return await self._write_postgresql(run)
+
+    @contextlib.asynccontextmanager
+    async def read(self, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading; with `snapshot` all statements see one moment."""
+        with translated():
+            async with contextlib.AsyncExitStack() as stack:
+                if self.memory:  # one connection: a reader would see a transaction half done
+                    await stack.enter_async_context(self._lock)
+                yield await stack.enter_async_context(
+                    (self._snapshot if snapshot else self._reader).connect()
+                )
+
+    async def _finish(self, work: Awaitable[T]) -> T:
+        # Cancelling within a transaction would throw its connection away (and with it a database in memory), and the
+        # lock would be given back before SQLite has rolled back. So it ends by itself: it is short.
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _write_sqlite(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with self._lock, self._file_lock(), self._writer.connect() as connection:
+            result = await run(connection)
+            await connection.commit()
+            return result
+
+    async def _write_postgresql(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        attempt = 1
+        while True:
+            try:
+                async with self._writer.begin() as connection:
+                    return await run(connection)
+            except DBAPIError as error:
+                if attempt >= TRIES or _sqlstate(error) not in RETRIED_STATES:
+                    raise
+                await asyncio.sleep(random.uniform(0.005, 0.02) * 2**attempt)
+                attempt += 1
+
+    @contextlib.asynccontextmanager
+    async def _file_lock(self) -> AsyncIterator[None]:
+        if self._lock_path is None:
+            yield
+            return
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        waiting: asyncio.Future[None] | None = None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting = asyncio.get_running_loop().run_in_executor(
+                    None, fcntl.flock, descriptor, fcntl.LOCK_EX
+                )
+                await asyncio.wait([waiting], timeout=LOCK_WAIT_SECONDS)
+                if not waiting.done():
+                    raise StoreUnavailable(
+                        f"Another process has held {self._lock_path} for too long."
+                    ) from None
+                waiting.result()
+            yield
+        finally:
+            if waiting is not None and not waiting.done():
+                waiting.add_done_callback(lambda _: os.close(descriptor))  # the thread still waits on it
+            else:
+                os.close(descriptor)
+
+    # ------------------------------------------------------------ what differs between the databases
+
+    def now_us(self) -> ColumnElement[int]:
+        """The database's own clock."""
+        return literal_column(_SQLITE_NOW if self.sqlite else _POSTGRESQL_NOW, BigInteger)
+
+    def among(
+        self, column: ColumnElement[Any], values: Collection[str] | Collection[int]
+    ) -> ColumnElement[bool]:
+        """`column IN values` as one parameter: one prepared statement for any number of values."""
+        if self.sqlite:
+            document = msgspec.json.encode(list(values)).decode()
+            each = func.json_each(document).table_valued("value")
+            return column.in_(select(each.c.value))
+        array = postgresql.ARRAY(BigInteger() if isinstance(next(iter(values), ""), int) else String())
+        return column == any_(bindparam(None, list(values), type_=array, unique=True))
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT that can say ON CONFLICT."""
+        return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+
+
+class Part:
+    """Base of the store's parts: they share one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+
+def _with_driver(url: str) -> str:
+    if url in ("sqlite://", "sqlite:///:memory:"):
+        return url.replace("sqlite", "sqlite+aiosqlite", 1)
+    return url if url.startswith(("sqlite+aiosqlite:", "postgresql+asyncpg:")) else sqlalchemy_url(url)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FACTS: WAL with NORMAL lost committed rows at a power loss, FULL lost none.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA temp_store = MEMORY")
+    cursor.execute("PRAGMA cache_size = -16384")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    if mode := connection.get_execution_options().get("begin"):
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _sqlstate(error: BaseException) -> str:
+    original = getattr(error, "orig", None) or error
+    return str(getattr(original, "sqlstate", None) or "")
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn a lost or unusable database into `StoreUnavailable`; mistakes of ours pass as they are."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        state = _sqlstate(error)
+        if state in RETRIED_STATES:
+            raise StoreUnavailable(
+                "The database was too busy: a transaction failed again and again."
+            ) from error
+        lost = getattr(error, "connection_invalidated", False) or isinstance(error, InterfaceError)
+        on_sqlite = (
+            isinstance(error, OperationalError) and not state
+        )  # locked, full, unreadable, no such table
+        if lost or on_sqlite or state.startswith(AWAY_STATES) or not isinstance(error, DBAPIError):
+            raise StoreUnavailable(f"The database cannot be used: {_sentence(error)}") from error
+        raise
+    except (OSError, PoolTimeout, TimeoutError, asyncpg.InterfaceError) as error:
+        raise StoreUnavailable(f"The database cannot be reached: {_sentence(error)}") from error
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

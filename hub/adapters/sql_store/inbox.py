@@ -1,0 +1,209 @@
+"""The inbox: pages of addressed rows and of broadcast candidates, counts. Reading writes nothing.
+
+Order is (created_at_us, id), newest first, for both. Who may see a broadcast beyond its targets is not decided here.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, desc, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.adapters.sql_store.engine import Database, Part
+from hub.adapters.sql_store.rows import EVERYONE, broadcast_of, marks_of, notification_of
+from hub.adapters.sql_store.tables import (
+    broadcast_marks,
+    broadcast_targets,
+    broadcasts,
+    leases,
+    notifications,
+    watermarks,
+)
+from hub.model.notifications import Broadcast, Marks, Notification
+from hub.model.vocabulary import LANE
+from hub.ports import BroadcastRow, InboxQuery
+
+CANDIDATES: Final = 300
+_UNREAD: Final = and_(
+    notifications.c.shown, notifications.c.read_at_us.is_(None), notifications.c.archived_at_us.is_(None)
+)
+_MARKED: Final = (
+    broadcast_marks.c.user_id.label("marked_by"),
+    broadcast_marks.c.seen_at_us,
+    broadcast_marks.c.read_at_us,
+    broadcast_marks.c.archived_at_us,
+)
+
+
+class Watermarks:
+    """One user's "all through here" marks, and what they mean for a broadcast."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._rows = [(row.category, row.mark, row.through_seq, row.at_us) for row in rows]
+
+    def marks_on(self, seq: int, category: str) -> Marks:
+        """The earliest moment at which a mark covered it; `read` implies `seen`."""
+        seen: int | None = None
+        read: int | None = None
+        for of_category, mark, through_seq, at_us in self._rows:
+            if through_seq < seq or of_category not in ("", category):
+                continue
+            seen = at_us if seen is None else min(seen, at_us)
+            if mark == "read":
+                read = at_us if read is None else min(read, at_us)
+        return Marks(seen_at_us=seen, read_at_us=read)
+
+
+async def load_watermarks(connection: AsyncConnection, user_id: str) -> Watermarks:
+    """The watermarks of one user."""
+    return Watermarks(await connection.execute(select(watermarks).where(watermarks.c.user_id == user_id)))
+
+
+class InboxPages(Part):
+    """The reading half of `hub.ports.InboxStore` on SQL."""
+
+    async def inbox_page(
+        self, user_id: str, query: InboxQuery, now_us: int | None = None
+    ) -> list[Notification]:
+        """Addressed rows that the inbox shows (in_app, not retracted, collapsed or expired), newest first.
+
+        Without `now_us` the database's clock says what has expired.
+        """
+        table = notifications.c
+        page = select(notifications).where(
+            table.user_id == user_id, table.shown, _alive(table.expires_at_us, self._db, now_us)
+        )
+        if query.unread:
+            page = page.where(table.read_at_us.is_(None))
+        if query.category is not None:
+            page = page.where(table.category == query.category)
+        if query.archived != "include":
+            archived = table.archived_at_us
+            page = page.where(archived.is_(None) if query.archived == "exclude" else archived.is_not(None))
+        if query.before is not None:
+            page = page.where(_older(table.created_at_us, table.id, query.before))
+        page = page.order_by(desc(table.created_at_us), desc(table.id)).limit(query.limit)
+        async with self._db.read() as connection:
+            return [notification_of(row) for row in await connection.execute(page)]
+
+    async def broadcast_page(
+        self, user_id: str, topics: Sequence[str], query: InboxQuery, now_us: int
+    ) -> list[BroadcastRow]:
+        """Candidates on these topics or for everyone, newest first, with effective marks.
+
+        Filters of the query apply to the marks; audience beyond topic/everyone and preferences are not applied here.
+        """
+        result: list[BroadcastRow] = []
+        before = query.before
+        async with self._db.read(snapshot=True) as connection:
+            marks = await load_watermarks(connection, user_id)
+            while True:
+                rows = await self._candidates(connection, user_id, topics, query, before, now_us)
+                for row in rows:
+                    effective = _effective(row, marks)
+                    if _wanted(effective, query):
+                        result.append(BroadcastRow(broadcast_of(row), effective))
+                        if len(result) == query.limit:
+                            return result
+                if len(rows) < CANDIDATES:
+                    return result
+                before = (rows[-1].created_at_us, rows[-1].id)
+
+    async def _candidates(
+        self,
+        connection: AsyncConnection,
+        user_id: str,
+        topics: Sequence[str],
+        query: InboxQuery,
+        before: tuple[int, str] | None,
+        now_us: int,
+    ) -> Sequence[Any]:
+        table = broadcasts.c
+        targets = select(broadcast_targets.c.seq).where(
+            self._db.among(broadcast_targets.c.target, [*topics, EVERYONE])
+        )
+        if before is not None:
+            # On the lane seq, created_at_us and id grow together, so the bound reaches into the targets' index.
+            bound = select(func.max(table.seq)).where(_older(table.created_at_us, table.id, before))
+            targets = targets.where(broadcast_targets.c.seq <= bound.scalar_subquery())
+        own = and_(broadcast_marks.c.seq == table.seq, broadcast_marks.c.user_id == user_id)
+        page = (
+            select(broadcasts, *_MARKED)
+            .outerjoin_from(broadcasts, broadcast_marks, own)
+            .where(table.seq.in_(targets), table.shown, _alive(table.expires_at_us, self._db, now_us))
+        )
+        if query.category is not None:
+            page = page.where(table.category == query.category)
+        if before is not None:
+            page = page.where(_older(table.created_at_us, table.id, before))
+        return (await connection.execute(page.order_by(desc(table.seq)).limit(CANDIDATES))).all()
+
+    async def find_notifications(
+        self, user_id: str, ids: Sequence[str]
+    ) -> tuple[list[Notification], list[BroadcastRow]]:
+        """The addressed rows of this user that are not hidden, and the broadcasts (anybody's, hidden too) with these ids."""
+        if not ids:
+            return [], []
+        addressed = select(notifications).where(
+            notifications.c.user_id == user_id,
+            self._db.among(notifications.c.id, ids),
+            notifications.c.hidden.is_(None),
+        )
+        own = and_(broadcast_marks.c.seq == broadcasts.c.seq, broadcast_marks.c.user_id == user_id)
+        shared = (
+            select(broadcasts, *_MARKED)
+            .outerjoin_from(broadcasts, broadcast_marks, own)
+            .where(self._db.among(broadcasts.c.id, ids))
+        )
+        async with self._db.read(snapshot=True) as connection:
+            rows = [notification_of(row) for row in await connection.execute(addressed)]
+            found = (await connection.execute(shared)).all()
+            marks = await load_watermarks(connection, user_id) if found else Watermarks(())
+        return rows, [BroadcastRow(broadcast_of(row), _effective(row, marks)) for row in found]
+
+    async def count_addressed(self, user_id: str, cap: int, now_us: int) -> tuple[int, int]:
+        """(unread, unseen) among shown, unarchived addressed rows, counted up to `cap`."""
+        table = notifications.c
+        unread = select(table.id).where(
+            table.user_id == user_id, _UNREAD, _alive(table.expires_at_us, self._db, now_us)
+        )
+        unseen = unread.where(table.seen_at_us.is_(None))  # whoever read it has seen it
+        statement = select(
+            select(func.count()).select_from(unread.limit(cap).subquery()).scalar_subquery(),
+            select(func.count()).select_from(unseen.limit(cap).subquery()).scalar_subquery(),
+        )
+        async with self._db.read() as connection:
+            row = (await connection.execute(statement)).one()
+        return int(row[0]), int(row[1])
+
+    async def top_broadcast_seq(self) -> int:
+        """The last broadcast_seq that was given."""
+        async with self._db.read() as connection:
+            found = await connection.scalar(select(leases.c.broadcast_seq).where(leases.c.name == LANE))
+        return int(found or 0)
+
+    async def broadcasts_after(self, seq: int, limit: int) -> list[Broadcast]:
+        """Stored broadcasts above a seq, ascending (repairs, checks)."""
+        page = select(broadcasts).where(broadcasts.c.seq > seq).order_by(broadcasts.c.seq).limit(limit)
+        async with self._db.read() as connection:
+            return [broadcast_of(row) for row in await connection.execute(page)]
+
+
+def _older(
+    moment: ColumnElement[int], id_: ColumnElement[str], before: tuple[int, str]
+) -> ColumnElement[bool]:
+    return tuple_(moment, id_) < before
+
+
+def _alive(expires: ColumnElement[int | None], db: Database, now_us: int | None) -> ColumnElement[bool]:
+    return expires.is_(None) | (expires > (db.now_us() if now_us is None else now_us))
+
+
+def _effective(row: Any, marks: Watermarks) -> Marks:
+    return marks_of(row) if row.marked_by is not None else marks.marks_on(row.seq, row.category)
+
+
+def _wanted(marks: Marks, query: InboxQuery) -> bool:
+    if query.unread and marks.read_at_us is not None:
+        return False
+    return query.archived == "include" or (marks.archived_at_us is not None) == (query.archived == "only")

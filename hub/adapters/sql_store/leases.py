@@ -1,0 +1,117 @@
+"""Leases with fences and the list of living processes, by the database's clock.
+
+Taking is one statement, so a race has one winner. A lease that lapsed still works for its owner until somebody takes
+it: what stops a late owner is the fence, not the time.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.adapters.sql_store.engine import Part
+from hub.adapters.sql_store.tables import leases, processes
+from hub.errors import LeaseLost
+from hub.ports import Lease
+
+
+def lost(lease: Lease) -> LeaseLost:
+    """The error of a fenced-off owner."""
+    return LeaseLost(f"Lease {lease.name!r} with fence {lease.fence} belongs to another owner now.")
+
+
+class Leases(Part):
+    """`hub.ports.LeaseStore` on SQL."""
+
+    async def heartbeat(self, owner: str, role: str, ttl_seconds: float) -> int:
+        """Say that a process lives; returns how many of its role do."""
+
+        async def work(connection: AsyncConnection) -> int:
+            now = self._db.now_us()
+            row = {"owner": owner, "role": role, "expires_at_us": now + round(ttl_seconds * 1e6)}
+            statement = self._db.insert(processes).values(row)
+            await connection.execute(statement.on_conflict_do_update(index_elements=["owner"], set_=row))
+            await connection.execute(delete(processes).where(processes.c.expires_at_us <= now))
+            living = select(func.count()).select_from(processes).where(processes.c.role == role)
+            return int(await connection.scalar(living) or 0)
+
+        return await self._db.write(work)
+
+    async def take_lease(self, name: str, owner: str, ttl_seconds: float) -> Lease | None:
+        """Take a lease that is free, lapsed or one's own (fence + 1). None: somebody else holds it."""
+
+        async def work(connection: AsyncConnection) -> Lease | None:
+            now = self._db.now_us()
+            until = now + round(ttl_seconds * 1e6)
+            row = {"name": name, "owner": owner, "fence": 1, "expires_at_us": until}
+            fresh = {**row, "position": "", "clock_us": 0, "broadcast_seq": 0}
+            taken = {"owner": owner, "fence": leases.c.fence + 1, "expires_at_us": until}
+            statement = (
+                self._db.insert(leases)
+                .values(fresh)
+                .on_conflict_do_update(
+                    index_elements=["name"],
+                    set_=taken,
+                    where=(leases.c.expires_at_us <= now) | (leases.c.owner == owner),
+                )
+                .returning(leases)
+            )
+            found = (await connection.execute(statement)).one_or_none()
+            if found is None:
+                return None
+            return Lease(name, owner, found.fence, found.position, found.clock_us, found.broadcast_seq)
+
+        return await self._db.write(work)
+
+    async def renew_leases(self, held: Sequence[Lease], ttl_seconds: float) -> list[str]:
+        """Extend those that still have this owner and fence; returns the names that were."""
+
+        async def work(connection: AsyncConnection) -> list[str]:
+            renewed: list[str] = []
+            until = self._db.now_us() + round(ttl_seconds * 1e6)
+            for lease in sorted(
+                held, key=lambda lease: lease.name
+            ):  # one order: renewals never wait in a circle
+                result = await connection.execute(
+                    update(leases).where(*_owned(lease)).values(expires_at_us=until).returning(leases.c.name)
+                )
+                renewed += result.scalars().all()
+            return renewed
+
+        return await self._db.write(work) if held else []
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give it back at once (a later owner raises the fence)."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(update(leases).where(*_owned(lease)).values(owner="", expires_at_us=0))
+
+        await self._db.write(work)
+
+    async def free_leases(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that anybody may take now."""
+        held = select(leases.c.name).where(
+            self._db.among(leases.c.name, names), leases.c.expires_at_us > self._db.now_us()
+        )
+        async with self._db.read() as connection:
+            taken = set((await connection.scalars(held)).all())
+        return [name for name in names if name not in taken]
+
+    async def save_lease_position(self, lease: Lease) -> None:
+        """Store a lease's position outside a batch (ingest). Raises `LeaseLost`."""
+        await self._db.write(advance, lease)
+
+
+async def advance(connection: AsyncConnection, lease: Lease) -> None:
+    """Move a lease's high-water marks; the first statement of every batch. Raises `LeaseLost` when fenced off."""
+    result = await connection.execute(
+        update(leases)
+        .where(*_owned(lease))
+        .values(position=lease.position, clock_us=lease.clock_us, broadcast_seq=lease.broadcast_seq)
+    )
+    if result.rowcount != 1:
+        raise lost(lease)
+
+
+def _owned(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return (leases.c.name == lease.name, leases.c.owner == lease.owner, leases.c.fence == lease.fence)

@@ -1,0 +1,335 @@
+"""What the generator reads and writes: one fenced transaction per batch; a slice is planned once.
+
+`commit` holds its lease's row from its first statement to its end. Retraction and erasure lock those rows too, so a
+batch that was planned before one of them and commits after it sees it, and stores its rows accordingly.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.adapters.sql_store.collapse import collapse_broadcasts, collapse_notifications
+from hub.adapters.sql_store.engine import Part
+from hub.adapters.sql_store.journal import WAITING, append_log, cancelled_entry
+from hub.adapters.sql_store.leases import advance
+from hub.adapters.sql_store.people_rows import erased_since, merge_named, new_pseudonym
+from hub.adapters.sql_store.rows import (
+    broadcast_of,
+    broadcast_values,
+    delivery_values,
+    document,
+    notification_of,
+    notification_values,
+    targets_of,
+)
+from hub.adapters.sql_store.tables import (
+    broadcast_targets,
+    broadcasts,
+    deliveries,
+    notifications,
+    retractions,
+    scheduled,
+    slices,
+)
+from hub.model.deliveries import Delivery
+from hub.model.notifications import Notification
+from hub.ports import Batch, Committed, EventRecord, LogEntry, PlannedSlice, ScheduledPart, StoredSlice
+
+_SliceKey = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Erased:
+    """What a batch loses because its users were erased meanwhile: counts per slice."""
+
+    in_app: dict[_SliceKey, int] = field(default_factory=dict)
+    suppressed: dict[_SliceKey, int] = field(default_factory=dict)
+    deliveries: dict[_SliceKey, int] = field(default_factory=dict)
+    notification_ids: set[str] = field(default_factory=set)
+
+
+class Planning(Part):
+    """`hub.ports.PlanStore` on SQL."""
+
+    async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
+        """Those of the events whose slice with this key is planned already, with what was planned in it.
+
+        What is not shown any more (retracted, replaced) is left out: it must not be announced again.
+        """
+        if not event_ids:
+            return {}
+        known = select(slices.c.event_id).where(
+            self._db.among(slices.c.event_id, event_ids), slices.c.slice_key == partition
+        )
+        async with self._db.read(snapshot=True) as connection:
+            ids = list((await connection.scalars(known)).all())
+            if not ids:
+                return {}
+            rows = await connection.execute(
+                select(notifications)
+                .where(
+                    self._db.among(notifications.c.event_id, ids),
+                    notifications.c.slice_key == partition,
+                    notifications.c.hidden.is_(None),
+                )
+                .order_by(notifications.c.created_at_us)
+            )
+            found = await connection.execute(
+                select(broadcasts).where(
+                    self._db.among(broadcasts.c.event_id, ids),
+                    broadcasts.c.slice_key == partition,
+                    broadcasts.c.hidden.is_(None),
+                )
+            )
+        by_event: dict[str, list[Notification]] = {}
+        for row in rows:
+            by_event.setdefault(row.event_id, []).append(notification_of(row))
+        lane = {row.event_id: broadcast_of(row) for row in found}
+        return {id_: StoredSlice(id_, by_event.get(id_, []), lane.get(id_)) for id_ in ids}
+
+    async def retracted(self, event_ids: Sequence[str]) -> set[str]:
+        """Those of the events that were retracted before they were planned."""
+        async with self._db.read() as connection:
+            return await self._retracted(connection, event_ids)
+
+    async def _retracted(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
+        if not event_ids:
+            return set()
+        which = select(retractions.c.event_id).where(self._db.among(retractions.c.event_id, event_ids))
+        return set((await connection.scalars(which)).all())
+
+    async def commit(self, batch: Batch) -> Committed:
+        """Write a batch. Begins with the UPDATE of the lease row on its fence; raises `LeaseLost` without writing."""
+        return await self._db.write(self._commit, batch)
+
+    async def _commit(self, connection: AsyncConnection, batch: Batch) -> Committed:
+        await advance(connection, batch.lease)
+        batch = replace(batch)  # the caller's stays as it is: this may run again
+        batch = await self._without_planned(connection, batch)
+        gone = await self._retracted(connection, [record.id for record in batch.events])
+        erased = await self._without_erased(connection, batch)
+        await merge_named(self._db, connection, batch.users)
+        if rows := _slice_rows(batch, erased):
+            await connection.execute(slices.insert(), rows)
+        replaced = await collapse_notifications(self._db, connection, batch, gone)
+        over = await collapse_broadcasts(self._db, connection, batch, gone)
+        entries = [*batch.log, *replaced.log, *over.log]
+        hidden = {**replaced.hidden, **over.hidden}
+        await self._insert_notifications(connection, batch, hidden)
+        await self._insert_broadcasts(connection, batch, hidden)
+        entries += await self._insert_deliveries(connection, batch, gone, replaced.cancelled)
+        if batch.scheduled:
+            await connection.execute(
+                self._db.insert(scheduled).on_conflict_do_nothing(),
+                [_scheduled_row(part) for part in batch.scheduled],
+            )
+        await append_log(self._db, connection, entries, batch.lease.name)
+        collapsed = {**replaced.collapsed, **over.collapsed}
+        return Committed(collapsed, frozenset(hidden) | erased.notification_ids)
+
+    async def _without_planned(self, connection: AsyncConnection, batch: Batch) -> Batch:
+        """The batch without slices that are stored already. Nobody adds any meanwhile: we hold the lease's row."""
+        ids = {row.event_id for row in batch.slices} | {record.id for record in batch.events}
+        if not ids:
+            return batch
+        prefix = batch.lease.name
+        found = await connection.execute(
+            select(slices.c.event_id, slices.c.slice_key).where(
+                self._db.among(slices.c.event_id, ids),
+                (slices.c.slice_key == prefix) | slices.c.slice_key.startswith(f"{prefix}@", autoescape=True),
+            )
+        )
+        stored = {(row.event_id, row.slice_key) for row in found}
+        if not stored:
+            return batch
+        fresh = [row for row in batch.slices if (row.event_id, row.partition) not in stored]
+        kept = {row.event_id for row in fresh}
+        done = {event_id for event_id, _ in stored} - kept
+        return replace(
+            batch,
+            slices=fresh,
+            events=[record for record in batch.events if record.id not in done],
+            notifications=[
+                n for n in batch.notifications if (n.event_id, n.slice_key or prefix) not in stored
+            ],
+            broadcasts=[b for b in batch.broadcasts if (b.event_id, b.slice_key or prefix) not in stored],
+            deliveries=[d for d in batch.deliveries if d.event_id not in done],
+            scheduled=[part for part in batch.scheduled if part.event_id not in done],
+            log=[entry for entry in batch.log if entry.event_id not in done],
+        )
+
+    async def _without_erased(self, connection: AsyncConnection, batch: Batch) -> _Erased:
+        """Take users out of the batch who were erased after its events were accepted."""
+        erased = _Erased()
+        accepted = {record.id: record.accepted_at_us for record in batch.events}
+        ids = {row.user_id for row in batch.notifications} | {named.id for named in batch.users}
+        if not ids or not accepted:
+            return erased
+        moments = await erased_since(self._db, connection, ids, min(accepted.values()))
+        if not moments:
+            return erased
+        newest = max(accepted.values())
+
+        def is_over(user_id: str | None, event_id: str | None) -> bool:
+            return accepted.get(event_id or "", newest) < moments.get(user_id or "", 0)
+
+        still = {row.user_id for row in batch.notifications if not is_over(row.user_id, row.event_id)}
+        batch.users = [named for named in batch.users if named.id not in moments or named.id in still]
+        slice_keys: dict[str, _SliceKey] = {}
+        for row in batch.notifications:
+            slice_keys[row.id] = key = (row.event_id, row.slice_key or batch.lease.name)
+            if is_over(row.user_id, row.event_id):
+                counts = erased.in_app if row.in_app else erased.suppressed
+                counts[key] = counts.get(key, 0) + 1
+                erased.notification_ids.add(row.id)
+        for delivery in batch.deliveries:
+            if is_over(delivery.user_id, delivery.event_id):
+                key = slice_keys[delivery.notification_id]
+                erased.deliveries[key] = erased.deliveries.get(key, 0) + 1
+        batch.notifications = [n for n in batch.notifications if n.id not in erased.notification_ids]
+        batch.deliveries = [d for d in batch.deliveries if not is_over(d.user_id, d.event_id)]
+        names = {user_id: new_pseudonym() for user_id in moments}
+        batch.log = [
+            replace(entry, user_id=names[entry.user_id or ""], notification_id=None, detail=None)
+            if is_over(entry.user_id, entry.event_id)
+            else entry
+            for entry in batch.log
+        ]
+        return erased
+
+    async def _insert_notifications(
+        self, connection: AsyncConnection, batch: Batch, hidden: Mapping[str, str]
+    ) -> None:
+        rows = []
+        for row in batch.notifications:
+            values = notification_values(row)
+            values["slice_key"] = row.slice_key or batch.lease.name
+            if reason := hidden.get(row.id):
+                values |= {"shown": False, "hidden": reason}
+            rows.append(values)
+        if rows:
+            await connection.execute(self._db.insert(notifications).on_conflict_do_nothing(), rows)
+
+    async def _insert_broadcasts(
+        self, connection: AsyncConnection, batch: Batch, hidden: Mapping[str, str]
+    ) -> None:
+        rows: list[dict[str, Any]] = []
+        targets: list[dict[str, Any]] = []
+        for row in batch.broadcasts:
+            values = broadcast_values(row)
+            values["slice_key"] = row.slice_key or batch.lease.name
+            if reason := hidden.get(row.id):
+                values |= {"shown": False, "hidden": reason}
+            rows.append(values)
+            targets += [{"target": target, "seq": row.seq} for target in targets_of(row.audience)]
+        if rows:
+            await connection.execute(self._db.insert(broadcasts).on_conflict_do_nothing(), rows)
+            await connection.execute(self._db.insert(broadcast_targets).on_conflict_do_nothing(), targets)
+
+    async def _insert_deliveries(
+        self, connection: AsyncConnection, batch: Batch, gone: set[str], replaced: set[str]
+    ) -> list[LogEntry]:
+        keys = {row.id: row.slice_key or batch.lease.name for row in batch.notifications}
+        rows = []
+        entries = []
+        for row in batch.deliveries:
+            values = delivery_values(row, keys.get(row.notification_id, batch.lease.name))
+            if reason := _cancelled_at_once(row, gone, replaced):
+                values |= {"state": "cancelled", "reason": reason}
+                entries.append(cancelled_entry(row, reason, max(batch.lease.clock_us, row.created_at_us)))
+            rows.append(values)
+        if rows:
+            await connection.execute(self._db.insert(deliveries).on_conflict_do_nothing(), rows)
+        return entries
+
+    async def due_scheduled(self, now_us: int, limit: int) -> list[ScheduledPart]:
+        """Parts that are due and not queued yet, oldest first."""
+        due = (
+            select(scheduled)
+            .where(scheduled.c.queued_at_us.is_(None), scheduled.c.due_at_us <= now_us)
+            .order_by(scheduled.c.due_at_us, scheduled.c.event_id)
+            .limit(limit)
+        )
+        async with self._db.read() as connection:
+            rows = await connection.execute(due)
+        return [ScheduledPart(row.event_id, row.part, row.due_at_us, row.raw) for row in rows]
+
+    async def mark_scheduled_queued(self, parts: Sequence[ScheduledPart]) -> None:
+        """They are in the queue now."""
+
+        async def work(connection: AsyncConnection) -> None:
+            for part in parts:
+                await connection.execute(
+                    update(scheduled)
+                    .where(scheduled.c.event_id == part.event_id, scheduled.c.part == part.part)
+                    .values(
+                        queued_at_us=self._db.now_us(), raw=b""
+                    )  # the queue has it now, with its addresses
+                )
+
+        if parts:
+            await self._db.write(work)
+
+
+def _cancelled_at_once(row: Delivery, gone: set[str], replaced: set[str]) -> str | None:
+    if row.state not in WAITING:
+        return None
+    if row.event_id in gone:
+        return "retracted"
+    return "collapsed" if row.notification_id in replaced else None
+
+
+def _scheduled_row(part: ScheduledPart) -> dict[str, Any]:
+    return {
+        "event_id": part.event_id,
+        "part": part.part,
+        "due_at_us": part.due_at_us,
+        "queued_at_us": None,
+        "raw": part.raw,
+    }
+
+
+def _slice_rows(batch: Batch, erased: _Erased) -> list[dict[str, Any]]:
+    records = {record.id: record for record in batch.events}
+    planned = list(batch.slices)
+    with_slice = {row.event_id for row in planned}
+    # A record alone (what could not even be read): it is done with, and kept.
+    planned += [PlannedSlice(id_, batch.lease.name, 0, 0, 0) for id_ in records if id_ not in with_slice]
+    return [
+        _slice_row(row, records.get(row.event_id) or _unnamed(row, batch), batch, erased) for row in planned
+    ]
+
+
+def _unnamed(row: PlannedSlice, batch: Batch) -> EventRecord:
+    return EventRecord(row.event_id, "", "", "", None, batch.lease.clock_us, 1)
+
+
+def _slice_row(row: PlannedSlice, record: EventRecord, batch: Batch, erased: _Erased) -> dict[str, Any]:
+    key = (row.event_id, row.partition)
+    rejected = record.state == "rejected"
+    return {
+        "event_id": row.event_id,
+        "slice_key": row.partition,
+        "type": record.type,
+        "category": record.category,
+        "source": record.source,
+        "actor": record.actor,
+        "accepted_at_us": record.accepted_at_us,
+        "send_at_us": record.send_at_us,
+        "planned_at_us": max(batch.lease.clock_us, record.accepted_at_us, record.send_at_us or 0),
+        "total": record.slices,
+        "recipients": row.recipients,
+        "in_app": row.in_app,
+        "suppressed": row.suppressed,
+        "rejected": row.rejected,
+        "deliveries": row.deliveries,
+        "erased_in_app": erased.in_app.get(key, 0),
+        "erased_suppressed": erased.suppressed.get(key, 0),
+        "erased_deliveries": erased.deliveries.get(key, 0),
+        "expansion": document(row.expansion) if row.expansion else None,
+        "error": record.error if rejected else None,
+        "raw": record.raw if rejected else None,
+    }

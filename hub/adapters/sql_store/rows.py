@@ -1,0 +1,255 @@
+"""Rows and structs: how what the product speaks of stands in the tables. Pure."""
+
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+
+from hub.model.deliveries import Delivery
+from hub.model.events import BroadcastAudience
+from hub.model.notifications import Broadcast, Content, Marks, Notification, Reason
+from hub.model.users import Preferences, Profile
+from hub.model.vocabulary import Channel
+from hub.ports import LogEntry
+
+EVERYONE: Final = "*"
+MINUTE_US: Final = 60_000_000
+PROFILE_TEXTS: Final = ("name", "avatar", "email", "phone", "locale", "timezone")
+
+_encode = msgspec.json.Encoder().encode
+_content = msgspec.json.Decoder(Content)
+_contents = msgspec.json.Decoder(dict[str, Content])
+_reasons = msgspec.json.Decoder(tuple[Reason, ...])
+_audience = msgspec.json.Decoder(BroadcastAudience)
+_preferences = msgspec.json.Decoder(Preferences)
+_attributes = msgspec.json.Decoder(dict[str, Any])
+_channels = msgspec.json.Decoder(tuple[Channel, ...])
+
+
+def document(value: object) -> str:
+    """A value as JSON text."""
+    return _encode(value).decode()
+
+
+def notification_values(row: Notification) -> dict[str, Any]:
+    """A notification as columns."""
+    return {
+        "user_id": row.user_id,
+        "id": row.id,
+        "event_id": row.event_id,
+        "slice_key": row.slice_key,
+        "type": row.type,
+        "category": row.category,
+        "content": document(row.content),
+        "created_at_us": row.created_at_us,
+        "in_app": row.in_app,
+        "shown": row.in_app,
+        "hidden": None,
+        "reasons": document(row.reasons),
+        "actor": row.actor,
+        "priority": row.priority,
+        "collapse_key": row.collapse_key,
+        "expires_at_us": row.expires_at_us,
+        "reached_at_us": None,
+        "seen_at_us": row.seen_at_us,
+        "read_at_us": row.read_at_us,
+        "archived_at_us": row.archived_at_us,
+        "locale": row.locale,
+    }
+
+
+def notification_of(row: Any) -> Notification:
+    """A notification from its columns."""
+    return Notification(
+        id=row.id,
+        user_id=row.user_id,
+        event_id=row.event_id,
+        type=row.type,
+        category=row.category,
+        content=_content.decode(row.content),
+        created_at_us=row.created_at_us,
+        in_app=row.in_app,
+        reasons=_reasons.decode(row.reasons),
+        actor=row.actor,
+        priority=row.priority,
+        collapse_key=row.collapse_key,
+        expires_at_us=row.expires_at_us,
+        seen_at_us=row.seen_at_us,
+        read_at_us=row.read_at_us,
+        archived_at_us=row.archived_at_us,
+        locale=row.locale,
+        slice_key=row.slice_key,
+    )
+
+
+def broadcast_values(row: Broadcast) -> dict[str, Any]:
+    """A broadcast as columns."""
+    return {
+        "seq": row.seq,
+        "id": row.id,
+        "event_id": row.event_id,
+        "slice_key": row.slice_key,
+        "type": row.type,
+        "category": row.category,
+        "contents": document(row.contents),
+        "created_at_us": row.created_at_us,
+        "audience": document(row.audience),
+        "audience_key": audience_key(row.audience) if row.collapse_key is not None else None,
+        "in_app": row.in_app,
+        "shown": row.in_app,
+        "hidden": None,
+        "default_in_app": row.default_in_app,
+        "critical": row.critical,
+        "reasons": document(row.reasons),
+        "actor": row.actor,
+        "priority": row.priority,
+        "collapse_key": row.collapse_key,
+        "expires_at_us": row.expires_at_us,
+    }
+
+
+def broadcast_of(row: Any) -> Broadcast:
+    """A broadcast from its columns."""
+    return Broadcast(
+        id=row.id,
+        seq=row.seq,
+        event_id=row.event_id,
+        type=row.type,
+        category=row.category,
+        contents=_contents.decode(row.contents),
+        created_at_us=row.created_at_us,
+        audience=_audience.decode(row.audience),
+        in_app=row.in_app,
+        default_in_app=row.default_in_app,
+        critical=row.critical,
+        reasons=_reasons.decode(row.reasons),
+        actor=row.actor,
+        priority=row.priority,
+        collapse_key=row.collapse_key,
+        expires_at_us=row.expires_at_us,
+        slice_key=row.slice_key,
+    )
+
+
+def targets_of(audience: BroadcastAudience) -> list[str]:
+    """Under which targets a broadcast is found. Everyone includes every topic's subscribers, but readers ask by both."""
+    targets = list(dict.fromkeys(audience.topics))
+    return [*targets, EVERYONE] if audience.everyone else targets
+
+
+def audience_key(audience: BroadcastAudience) -> str:
+    """Equal for equal audiences. Who is left out does not count: another actor's broadcast replaces all the same."""
+    zones = None if audience.timezones is None else sorted(audience.timezones)
+    what = document([sorted(set(audience.topics)), audience.everyone, zones])
+    return blake2b(what.encode(), digest_size=16).hexdigest()
+
+
+def delivery_values(row: Delivery, slice_key: str) -> dict[str, Any]:
+    """A delivery as columns."""
+    return {
+        "user_id": row.user_id,
+        "id": row.id,
+        "notification_id": row.notification_id,
+        "event_id": row.event_id,
+        "slice_key": slice_key,
+        "type": row.type,
+        "category": row.category,
+        "channel": row.channel.value,
+        "state": row.state,
+        "reason": None,
+        "condition": row.condition,
+        "created_at_us": row.created_at_us,
+        "due_at_us": row.due_at_us,
+        "expires_at_us": row.expires_at_us,
+        "digest_key": row.digest_key,
+        "fallback": document(row.fallback),
+    }
+
+
+def delivery_of(row: Any) -> Delivery:
+    """A delivery from its columns."""
+    return Delivery(
+        id=row.id,
+        user_id=row.user_id,
+        notification_id=row.notification_id,
+        event_id=row.event_id,
+        type=row.type,
+        category=row.category,
+        channel=Channel(row.channel),
+        state=row.state,
+        created_at_us=row.created_at_us,
+        due_at_us=row.due_at_us,
+        condition=row.condition,
+        digest_key=row.digest_key,
+        expires_at_us=row.expires_at_us,
+        fallback=_channels.decode(row.fallback),
+    )
+
+
+def profile_of(row: Any) -> Profile:
+    """A profile from a user's columns."""
+    return Profile(
+        id=row.id,
+        name=row.name,
+        avatar=row.avatar,
+        email=row.email,
+        phone=row.phone,
+        locale=row.locale,
+        timezone=row.timezone,
+        attributes=attributes_of(row.attributes),
+    )
+
+
+def attributes_of(text: str) -> dict[str, Any]:
+    """A profile's attributes from their text."""
+    return _attributes.decode(text)
+
+
+def preferences_of(text: str) -> Preferences:
+    """Preferences from their text."""
+    return _preferences.decode(text)
+
+
+def marks_of(row: Any) -> Marks:
+    """The marks that stand in a row."""
+    return Marks(seen_at_us=row.seen_at_us, read_at_us=row.read_at_us, archived_at_us=row.archived_at_us)
+
+
+def log_values(entry: LogEntry) -> dict[str, Any]:
+    """A line of the log as columns, without its id."""
+    return {
+        "at_us": entry.at_us,
+        "state": entry.state,
+        "event_id": entry.event_id,
+        "user_id": entry.user_id,
+        "notification_id": entry.notification_id,
+        "channel": None if entry.channel is None else str(entry.channel),
+        "type": entry.type,
+        "category": entry.category,
+        "provider": entry.provider,
+        "reason": entry.reason,
+        "detail": entry.detail,
+    }
+
+
+def log_entry_of(row: Any) -> LogEntry:
+    """A line of the log from its columns."""
+    return LogEntry(
+        at_us=row.at_us,
+        state=row.state,
+        event_id=row.event_id,
+        user_id=row.user_id,
+        notification_id=row.notification_id,
+        channel=row.channel,
+        type=row.type,
+        category=row.category,
+        provider=row.provider,
+        reason=row.reason,
+        detail=row.detail,
+        id=row.id,
+    )
+
+
+def user_suffix(user_id: str) -> str:
+    """What a notification id ends with for this user (`hub.model.notifications.notification_id`)."""
+    return blake2b(user_id.encode(), digest_size=6).hexdigest()

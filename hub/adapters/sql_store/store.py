@@ -1,0 +1,40 @@
+"""`SqlStore`: every part of the store over one database."""
+
+from hub.adapters.sql_store.engine import Database
+from hub.adapters.sql_store.inbox import InboxPages
+from hub.adapters.sql_store.leases import Leases
+from hub.adapters.sql_store.marks import MarkWriter
+from hub.adapters.sql_store.planning import Planning
+from hub.adapters.sql_store.schema import Schema
+from hub.adapters.sql_store.topics import Topics
+from hub.adapters.sql_store.users import Users
+
+
+class SqlStore(Leases, Planning, Users, Topics, InboxPages, MarkWriter, Schema):
+    """`hub.ports.Store` on `sqlite://` (in memory), `sqlite:///path` or `postgresql://…`. Belongs to one event loop.
+
+    Tables come from `migrate`; call `check_schema` before use. `close` when done.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        super().__init__(Database(url, pool_size=pool_size))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._db.close()
+
+
+async def migrate(url: str) -> None:
+    """Bring the schema of a database to this program's version; several at once wait for each other."""
+    store = SqlStore(url, pool_size=1)
+    try:
+        await store.migrate()
+    finally:
+        await store.close()
+
+
+async def memory_store() -> SqlStore:
+    """A store in memory, ready to use."""
+    store = SqlStore("sqlite://")
+    await store.migrate()
+    return store
