@@ -71,6 +71,7 @@ UNAVAILABLE: Final = Disconnect(3508, "not available")
 
 # ---------------------------------------------------------------- commands as they arrive
 
+_NULL: Final = Raw(b"null")
 _Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -92,7 +93,7 @@ class _Subscribe(Struct):
     epoch: str = ""
     flag: int = 0
     type: int = 0
-    tf: Raw | None = None
+    tf: Raw = _NULL
 
 
 class _Channel(Struct):
@@ -108,7 +109,7 @@ class _History(Struct):
 
 class _Rpc(Struct):
     method: str = ""
-    data: Raw | None = None
+    data: Raw = _NULL
 
 
 class _Refresh(Struct):
@@ -376,8 +377,7 @@ class Session:
         if command.history is not None:
             return _history(number, command.history)
         if command.rpc is not None:
-            data = None if command.rpc.data is None else _decode_any(command.rpc.data)
-            return Rpc(number, command.rpc.method, data)
+            return Rpc(number, command.rpc.method, _decode_any(command.rpc.data))
         if command.send is not None:
             return UNAVAILABLE
         if command.refresh is not None:
@@ -401,7 +401,7 @@ class Session:
         channel = request.channel
         if not channel:
             return BAD
-        if len(channel) > MAX_CHANNEL_LENGTH or request.tf is not None:
+        if len(channel) > MAX_CHANNEL_LENGTH or request.tf != _NULL:
             return Reply(error_line(number, BAD_REQUEST))
         if request.type:
             return Reply(error_line(number, NOT_AVAILABLE))
