@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hub.live.frames import parse_header
 from hub.live.seam import Frame
 from hub.model.events import BroadcastAudience
 from hub.model.notifications import (
@@ -20,11 +21,13 @@ from hub.model.notifications import (
     encode_live,
     wire_broadcast,
 )
+from hub.model.preferences import pick_locale
 from hub.model.vocabulary import BROADCASTS
 from hub.ports import Message
 
 _CUT: Final = b'"topic":null'  # a quote inside a JSON string is escaped, so no text can contain this
 _KEPT_FRAMES: Final = 8
+_KEPT_LOCALES: Final = 64
 
 
 class BroadcastMessage(Struct, frozen=True, array_like=True):
@@ -37,7 +40,7 @@ class BroadcastMessage(Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(BroadcastMessage)
-_topic_encoder = msgspec.json.Encoder()
+_json = msgspec.json.Encoder()
 
 
 def encode_broadcast(broadcast: Broadcast) -> bytes:
@@ -87,49 +90,81 @@ class BroadcastEntry:
 
     __slots__ = (
         "_frames",
+        "_locales",
         "accepted_at_us",
         "bodies",
         "broadcast",
         "epoch",
+        "everyone",
         "excluded",
+        "is_gap",
         "kind",
         "offset",
         "report_id",
         "sequence",
         "size",
+        "uniform",
     )
 
-    def __init__(self, message: Message, report_id: str = "", accepted_at_us: int = 0) -> None:
+    def __init__(self, message: Message) -> None:
         try:
             content = decode(message.payload)
         except msgspec.MsgspecError:
             content = _NOTHING
+        header = parse_header(message.header)
         self.epoch = message.epoch
         self.offset = message.offset
         self.kind = content.kind
         self.broadcast = content.broadcast
         self.bodies = content.bodies
-        self.excluded = frozenset(content.broadcast.audience.exclude)
-        self.report_id = report_id
-        self.accepted_at_us = accepted_at_us
-        self.sequence = 0  # the node's own count of what it fanned out; given when it does
+        self.report_id = header.report_id
+        self.accepted_at_us = header.accepted_at_us or content.broadcast.created_at_us
         self.size = len(message.payload)
+        self.sequence = 0  # the node's own count of what it fanned out; given when it does
+        self.is_gap = False
+        audience = content.broadcast.audience
+        self.everyone = audience.everyone
+        self.excluded = frozenset(audience.exclude)
+        # Whether all who have no rules of their own get the same, but for who is excluded.
+        self.uniform = (
+            audience.everyone
+            and not audience.topics
+            and audience.timezones is None
+            and content.broadcast.in_app
+            and (content.broadcast.default_in_app or content.broadcast.critical)
+        )
         self._frames: dict[tuple[str, str | None], Frame] = {}
+        self._locales: dict[str | None, str] = {}
 
-    def frame(self, locale: str, topic: str | None) -> Frame:
-        """The frame in one of the bodies' locales, with the topic that brought it."""
+    @classmethod
+    def gap(cls, epoch: str, offset: int, sequence: int = 0) -> "BroadcastEntry":
+        """Not a publication, but the place where some are missing."""
+        entry = cls(Message(BROADCASTS, epoch, offset, "", b""))
+        entry.is_gap = entry.everyone = True
+        entry.sequence = sequence
+        return entry
+
+    def frame_in(self, locale: str | None, topic: str | None) -> Frame:
+        """The frame for users with this locale, with the topic that brought it (None: everyone)."""
         if self.kind != "notification":
-            locale, topic = "", None
-        key = (locale, topic)
-        frame = self._frames.get(key)
+            return self._frame("", None)
+        picked = self._locales.get(locale)
+        if picked is None:
+            picked = self._locales[locale] = pick_locale(self.bodies, locale)
+        return self._frame(picked, topic)
+
+    def _frame(self, locale: str, topic: str | None) -> Frame:
+        frame = self._frames.get((locale, topic))
         if frame is None:
             head, tail = self.bodies[locale]
-            payload = head if self.kind != "notification" else head + _topic_encoder.encode(topic) + tail
+            payload = head + _json.encode(topic) + tail if self.kind == "notification" else head
             frame = Frame(BROADCASTS, self.epoch, self.offset, self.kind, payload, self.report_id)
-            self._frames[key] = frame
+            self._frames[locale, topic] = frame
         return frame
 
     def forget_frames(self) -> None:
         """Keep only a few for those who come back; a sweep over many topics and locales makes many."""
         while len(self._frames) > _KEPT_FRAMES:
             self._frames.popitem()
+        if len(self._locales) > _KEPT_LOCALES:
+            self._locales.clear()

@@ -1,0 +1,123 @@
+"""Viewers: users with their subscriptions, as visibility reads them, loaded in batches and kept for a while.
+
+What is served is never older than the time to live, and never older than the last control message about the user
+(`forget`). A load that was under way when one came is done again.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from hub.errors import StoreUnavailable
+from hub.model.users import Profile, User
+from hub.ports import Clock, UserStore
+
+TTL_SECONDS: Final = 60.0
+_BATCH: Final = 500
+
+logger = logging.getLogger(__name__)
+
+
+class Viewer(NamedTuple):
+    """A user as of a moment before the store was asked."""
+
+    user: User
+    at_us: int
+
+
+class Viewers:
+    """A cache in front of `UserStore.load_users`."""
+
+    def __init__(
+        self, store: UserStore, clock: Clock, *, ttl_seconds: float = TTL_SECONDS, capacity: int = 20_000
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ttl_us = int(ttl_seconds * 1e6)
+        self._capacity = capacity
+        self._kept: OrderedDict[str, Viewer] = OrderedDict()
+        self._waiting: dict[str, asyncio.Future[Viewer]] = {}
+        self._loading: dict[str, asyncio.Future[Viewer]] = {}
+        self._outdated: set[str] = set()  # of those that are loading
+        self._task: asyncio.Task[None] | None = None
+
+    def kept(self, user_id: str) -> Viewer | None:
+        """What is known and fresh."""
+        viewer = self._kept.get(user_id)
+        if viewer is None or viewer.at_us < self._clock.now_us() - self._ttl_us:
+            return None
+        self._kept.move_to_end(user_id)
+        return viewer
+
+    def load(self, user_id: str) -> asyncio.Future[Viewer]:
+        """Ask the store; calls that come together share a query. The future is shared: wait for it shielded.
+
+        Its exception is `StoreUnavailable`.
+        """
+        if user_id in self._loading:
+            return self._loading[user_id]
+        future = self._waiting.get(user_id)
+        if future is None:
+            future = self._waiting[user_id] = asyncio.get_running_loop().create_future()
+            if self._task is None:
+                self._task = asyncio.create_task(self._work())
+        return future
+
+    def forget(self, user_id: str) -> None:
+        """The user changed."""
+        self._kept.pop(user_id, None)
+        if user_id in self._loading:
+            self._outdated.add(user_id)
+
+    def clear(self) -> None:
+        """Anybody may have changed."""
+        self._kept.clear()
+        self._outdated.update(self._loading)
+
+    async def close(self) -> None:
+        """Stop loading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._load_batch()
+        finally:
+            self._task = None
+            for future in (*self._waiting.values(), *self._loading.values()):
+                future.set_exception(StoreUnavailable("The hub node is closing."))
+                future.exception()
+            self._waiting.clear()
+            self._loading.clear()
+
+    async def _load_batch(self) -> None:
+        ids = list(self._waiting)[:_BATCH]
+        self._loading = {user_id: self._waiting.pop(user_id) for user_id in ids}
+        now_us = self._clock.now_us()
+        failure: StoreUnavailable | None = None
+        users: dict[str, User] = {}
+        try:
+            users = await self._store.load_users(ids, with_subscriptions=True)
+        except StoreUnavailable as error:
+            failure = error
+        except Exception as error:
+            logger.exception("loading %d users failed", len(ids))
+            failure = StoreUnavailable(f"Users could not be loaded ({type(error).__name__}).")
+        loaded, self._loading = self._loading, {}
+        outdated, self._outdated = self._outdated, set()
+        for user_id, future in loaded.items():
+            if failure is not None:
+                future.set_exception(failure)
+                future.exception()  # nobody may be waiting any more
+            elif user_id in outdated:
+                self._waiting[user_id] = future
+            else:
+                viewer = Viewer(users.get(user_id) or User(Profile(user_id)), now_us)
+                self._kept[user_id] = viewer
+                self._kept.move_to_end(user_id)
+                future.set_result(viewer)
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
