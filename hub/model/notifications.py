@@ -32,8 +32,8 @@ class Reason(Struct, frozen=True, omit_defaults=True):
     """One verdict of planning on one channel: which rule decided and how, in words that a person understands."""
 
     channel: Channel
-    verdict: str  # "use", "hold" or "refuse"
-    rule: str  # closed list in hub.model.planning.RULES
+    verdict: str  # "use", "hold" or "refuse"; "note": something to know that decided nothing
+    rule: str  # closed list in hub.model.rules.RULES
     detail: str = ""
 
 

@@ -19,7 +19,7 @@ PREFERENCES_LIMIT_BYTES: Final = 16_384
 
 
 class Verdict(NamedTuple):
-    """What one rule says. `rule` is a key of `hub.model.planning.RULES`."""
+    """What one rule says. `rule` is a key of `hub.model.rules.RULES`."""
 
     allowed: bool
     rule: str

@@ -73,6 +73,7 @@ class User(Struct, frozen=True):
     preferences: Preferences = Preferences()
     version: int = 0  # raised by every change of profile or preferences; 0: not stored yet
     subscriptions: tuple[Subscription, ...] = ()  # filled for viewers (inbox, live); empty for planning
+    reachable: frozenset[Channel] = frozenset()  # push channels with a subscription or a device
     suppressed: frozenset[Channel] = frozenset()  # addresses taken out by bounce, complaint or STOP
     tokens_valid_from_us: int = 0  # earlier tokens are refused (revocation, erasure)
     erased_at_us: int | None = None  # events accepted before this moment are not planned for this user

@@ -1,0 +1,333 @@
+"""Planning: one event and one user become a notification, its deliveries, and the reasons for all of it.
+
+Pure: the same arguments give the same plan. A recipient is never lost: whatever refuses the app still leaves a row
+with its reason, and a template that fails leaves a stand-in. Quiet hours, digests and throttles never hold back
+the app. What the reasons mean stands in `hub.model.rules.RULES`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from hub.model.contents import NOBODY, Rendered, reads_recipient, render_content, stand_in
+from hub.model.deliveries import Delivery
+from hub.model.events import BroadcastAudience, Event, NamedUser
+from hub.model.ids import delivery_id
+from hub.model.notifications import Broadcast, Content, Notification, Reason, notification_id, rfc3339
+from hub.model.preferences import Cause, Verdict, allows, pick_locale
+from hub.model.rules import RULES, Question, check_policy, check_throttle, checks, policy
+from hub.model.schedule import quiet_until
+from hub.model.types import CategoryDefinition, TypeVersion
+from hub.model.users import Profile, User
+from hub.model.vocabulary import Channel
+
+__all__ = ["RULES", "Environment", "Explained", "Plan", "explain_rules", "plan", "plan_broadcast"]
+
+OFFLINE_GRACE_SECONDS: Final = (
+    30  # for a pong to prove that the app reached the user (the ping's round is 25 s)
+)
+_SECOND_US: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What planning knows beside the event and the user."""
+
+    now_us: int
+    created_at_us: int  # of the notification: unique and increasing within its partition
+    available: frozenset[Channel]  # channels that a provider serves; the app needs none
+    default_timezone: str = "UTC"
+    actors: Mapping[str, Profile] = field(default_factory=dict)
+    recent: Mapping[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # (user, type): sent in the throttle's time
+    urls: Mapping[str, str] = field(default_factory=dict)  # what templates get as `urls`
+    memo: dict[Any, Rendered] | None = (
+        None  # shared within a batch: texts that are the same for all recipients
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is stored for one recipient. `problems`: sentences for the report (templates that failed)."""
+
+    notification: Notification
+    deliveries: tuple[Delivery, ...]
+    problems: tuple[str, ...] = ()
+
+
+def plan(
+    event: Event,
+    kind: TypeVersion,
+    category: CategoryDefinition | None,
+    user: User | None,
+    named: NamedUser,
+    env: Environment,
+) -> Plan:
+    """Plan an addressed event for one of its users (None: unknown so far; the event's own fields count)."""
+    known = merged_user(user, named)
+    recent = env.recent.get((named.id, kind.name), 0)
+    question = Question(
+        kind=kind,
+        category=category,
+        user=known,
+        available=env.available,
+        now_us=env.now_us,
+        cause=Cause(event.actor),
+        channels=event.channels,
+        accepted_at_us=event.accepted_at_us,
+        expires_at_us=event.expires_at_us,
+        recent=recent,
+    )
+    id_ = notification_id(event.id, named.id)
+    reasons: list[Reason] = []
+    deliveries: list[Delivery] = []
+    in_app = False
+    for channel in _channels(kind, event.channels):
+        refusal = next((verdict for verdict in checks(question, channel) if not verdict.allowed), None)
+        if refusal is not None:
+            reasons.append(Reason(channel, "refuse", refusal.rule, refusal.detail))
+        elif channel is Channel.IN_APP:
+            in_app = True
+            rule = check_policy(kind, event.channels, channel)
+            reasons.append(Reason(channel, "use", rule.rule, rule.detail))
+        else:
+            reason, delivery = _deliver(question, channel, event, id_, env)
+            reasons.append(reason)
+            deliveries += [delivery] if delivery else []
+    rendered = Rendered(stand_in(event, kind))
+    if in_app or deliveries:
+        rendered = _render(event, kind, known.profile, env)
+    reasons += _notes(rendered.problems)
+    erased = any(reason.rule == "erased" for reason in reasons)
+    row = Notification(
+        id=id_,
+        user_id=named.id,
+        event_id=event.id,
+        type=event.type,
+        category=kind.definition.category,
+        content=Content() if erased else rendered.content,
+        created_at_us=env.created_at_us,
+        in_app=in_app,
+        reasons=tuple(reasons),
+        actor=event.actor,
+        priority=event.priority,
+        collapse_key=event.collapse_key,
+        expires_at_us=event.expires_at_us,
+        locale=pick_locale(kind.definition.locales, known.profile.locale) or None,
+    )
+    return Plan(row, tuple(deliveries), rendered.problems)
+
+
+def plan_broadcast(
+    event: Event,
+    kind: TypeVersion,
+    category: CategoryDefinition | None,
+    audience: BroadcastAudience,
+    seq: int,
+    env: Environment,
+) -> Broadcast:
+    """Plan a broadcast: one row with a rendering for each locale of the type, for whoever may see it."""
+    definition = kind.definition
+    rendered = {
+        locale: render_content(
+            event,
+            kind,
+            NOBODY,
+            locale or None,
+            actor=env.actors.get(event.actor or ""),
+            urls=env.urls,
+        )
+        for locale in ("", *definition.locales)
+    }
+    contents = {locale: one.content for locale, one in rendered.items()}
+    if all(content == contents[""] for content in contents.values()):
+        contents = {"": contents[""]}
+    reasons = [_broadcast_reason(event, kind, channel, env) for channel in _channels(kind, event.channels)]
+    problems = [
+        f"{locale}: {problem}" if locale else problem
+        for locale, one in rendered.items()
+        for problem in one.problems
+    ]
+    # A slash is in no user's id, so no user's notification has this id. The zone tells a local event's parts apart.
+    suffix = "/" + (audience.timezones[0] if audience.timezones else "")
+    defaults = category.defaults if category else {}
+    return Broadcast(
+        id=notification_id(event.id, suffix),
+        seq=seq,
+        event_id=event.id,
+        type=event.type,
+        category=definition.category,
+        contents=contents,
+        created_at_us=env.created_at_us,
+        audience=audience,
+        in_app=any(reason.channel is Channel.IN_APP and reason.verdict == "use" for reason in reasons),
+        default_in_app=defaults.get(Channel.IN_APP, True),
+        critical=definition.critical,
+        reasons=(*reasons, *_notes(problems)),
+        actor=event.actor,
+        priority=event.priority,
+        collapse_key=event.collapse_key,
+        expires_at_us=event.expires_at_us,
+    )
+
+
+def merged_user(user: User | None, named: NamedUser) -> User:
+    """A user with the fields that the event itself gives. What was erased does not come back with an older event."""
+    known = user or User(Profile(named.id))
+    given = {
+        name: value
+        for name in ("email", "phone", "name", "locale", "timezone")
+        if (value := getattr(named, name)) is not None
+    }
+    return replace(known, profile=replace(known.profile, **given)) if given else known
+
+
+# ---------------------------------------------------------------- channels
+
+
+def _channels(kind: TypeVersion, channels: tuple[Channel, ...] | None) -> list[Channel]:
+    """The channels that a plan says something about: those of the type and those that the event names."""
+    named = {*kind.definition.channels, *(channels or ())}
+    return [channel for channel in Channel if channel in named]
+
+
+def _deliver(
+    question: Question, channel: Channel, event: Event, notification: str, env: Environment
+) -> tuple[Reason, Delivery | None]:
+    """An addressed channel that nothing refuses: when it is due, or why it is not worth it."""
+    definition, preferences = question.kind.definition, question.user.preferences
+    rule = policy(question.kind, question.channels, channel)
+    assert rule is not None  # the policy was asked before
+    verdict = check_policy(question.kind, question.channels, channel)
+    due_us = env.now_us
+    if rule.when == "offline":
+        due_us = env.created_at_us + OFFLINE_GRACE_SECONDS * _SECOND_US
+    elif rule.when == "unseen":
+        due_us = env.created_at_us + rule.after_seconds * _SECOND_US
+    digest_key = None
+    throttle = check_throttle(question)
+    digest = definition.digest
+    if throttle is not None and not throttle.allowed:
+        assert definition.throttle is not None
+        if definition.throttle.then == "drop":
+            return Reason(channel, "refuse", throttle.rule, throttle.detail), None
+        digest_key = event.digest_key or question.kind.name
+        due_us = max(due_us, env.now_us + definition.throttle.per_seconds * _SECOND_US)
+        verdict = Verdict(True, "digest", f"{throttle.detail} It waits to be joined with others.")
+    elif digest is not None and channel in digest.channels and not definition.critical:
+        digest_key = event.digest_key or question.kind.name
+        due_us = max(due_us, env.now_us + digest.window_seconds * _SECOND_US)
+        verdict = Verdict(True, "digest", f"{RULES['digest'][:-1]} ({digest.window_seconds} s).")
+    zone = question.user.profile.timezone or env.default_timezone
+    quiet_us = None if definition.critical else quiet_until(preferences.quiet_hours, zone, due_us)
+    if quiet_us is not None:
+        due_us = quiet_us
+        verdict = Verdict(True, "quiet_hours", f"Quiet hours hold until {rfc3339(quiet_us)}.")
+    if event.expires_at_us is not None and due_us >= event.expires_at_us:
+        detail = f"It would be due at {rfc3339(due_us)}; the event expires at {rfc3339(event.expires_at_us)}."
+        return Reason(channel, "refuse", "expires_first", detail), None
+    waits = rule.when in ("offline", "unseen") or due_us > env.now_us or digest_key is not None
+    fallback = tuple(other for other in rule.fallback if _may_fall_back(question, other, channel))
+    delivery = Delivery(
+        id=delivery_id(notification, channel),
+        user_id=question.user.profile.id,
+        notification_id=notification,
+        event_id=event.id,
+        type=event.type,
+        category=definition.category,
+        channel=channel,
+        state="held" if waits else "queued",
+        created_at_us=env.created_at_us,
+        due_at_us=due_us,
+        condition=rule.when if rule.when in ("offline", "unseen") else "always",
+        digest_key=digest_key,
+        expires_at_us=event.expires_at_us,
+        fallback=fallback,
+    )
+    return Reason(channel, "hold" if waits else "use", verdict.rule, verdict.detail), delivery
+
+
+def _may_fall_back(question: Question, other: Channel, channel: Channel) -> bool:
+    """Whether the user allows a fallback. Address and provider are looked at when it is needed."""
+    return (
+        other not in (channel, Channel.IN_APP)
+        and allows(
+            question.user.preferences,
+            question.kind.definition.category,
+            question.defaults,
+            other,
+            actor=question.cause.actor,
+            critical=question.kind.definition.critical,
+        ).allowed
+    )
+
+
+def _broadcast_reason(event: Event, kind: TypeVersion, channel: Channel, env: Environment) -> Reason:
+    """What is known about a channel before anybody's preferences."""
+    verdict = check_policy(kind, event.channels, channel)
+    if not verdict.allowed:
+        return Reason(channel, "refuse", verdict.rule, verdict.detail)
+    if event.expires_at_us is not None and event.expires_at_us <= env.now_us:
+        return Reason(channel, "refuse", "expired", RULES["expired"])
+    if channel is not Channel.IN_APP and channel not in env.available:
+        return Reason(channel, "refuse", "no_provider", f"No provider serves {channel}.")
+    return Reason(
+        channel, "hold" if verdict.rule in ("offline", "unseen") else "use", verdict.rule, verdict.detail
+    )
+
+
+# ---------------------------------------------------------------- texts
+
+
+def _render(event: Event, kind: TypeVersion, profile: Profile, env: Environment) -> Rendered:
+    actor = env.actors.get(event.actor) if event.actor else None
+    if env.memo is None or reads_recipient(kind, profile.locale):
+        return render_content(event, kind, profile, profile.locale, actor=actor, urls=env.urls)
+    key = (event.id, kind.name, kind.version, pick_locale(kind.definition.locales, profile.locale))
+    if key not in env.memo:
+        env.memo[key] = render_content(event, kind, profile, profile.locale, actor=actor, urls=env.urls)
+    return env.memo[key]
+
+
+def _notes(problems: tuple[str, ...] | list[str]) -> list[Reason]:
+    return [Reason(Channel.IN_APP, "note", "template_error", problem) for problem in problems]
+
+
+# ---------------------------------------------------------------- explaining
+
+
+class Explained(Struct, frozen=True):
+    """One rule's say about one channel. `allows`: whether it lets the notification through."""
+
+    channel: Channel
+    rule: str
+    allows: bool
+    detail: str
+
+
+def explain_rules(
+    kind: TypeVersion,
+    category: CategoryDefinition | None,
+    user: User,
+    available: frozenset[Channel],
+    *,
+    actor: str | None = None,
+    topic: str | None = None,
+    now_us: int = 0,
+) -> list[Explained]:
+    """Every rule that would apply today to a user and a type, channel by channel, in the order in which they decide."""
+    question = Question(kind, category, user, available, now_us, Cause(actor, topic))
+    found = []
+    for channel in _channels(kind, None):
+        found += [Explained(channel, v.rule, v.allowed, v.detail) for v in checks(question, channel)]
+        throttle = None if channel is Channel.IN_APP else check_throttle(question)
+        found += [Explained(channel, throttle.rule, throttle.allowed, throttle.detail)] if throttle else []
+        quiet = user.preferences.quiet_hours
+        if channel is not Channel.IN_APP and quiet is not None and not kind.definition.critical:
+            detail = f"From {quiet.start} to {quiet.end} in the user's zone, this channel waits."
+            found.append(Explained(channel, "quiet_hours", True, detail))
+    return found
