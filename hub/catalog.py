@@ -16,8 +16,7 @@ from hub.batches import Catalog as CatalogView
 from hub.decoding import decode_json
 from hub.definitions import Definitions
 from hub.errors import BusUnavailable, FieldError, Refused
-from hub.model.schemas import schema_errors
-from hub.model.templates import compile_check
+from hub.model.checks import category_errors, type_errors
 from hub.model.types import MESSAGE, CategoryDefinition, TypeDefinition, TypeVersion
 from hub.model.vocabulary import is_id
 from hub.ports import Clock, DefinitionStore, LiveBus
@@ -144,6 +143,7 @@ class Catalog:
         await self.current()
         number = self.category_version(name)
         expected = expected_version(if_match, number)
+        check_category(definition)
         if dry_run:
             return number
         version = await self._store.save_category(name, definition, expected)
@@ -170,6 +170,8 @@ class Catalog:
         }
         for name, definition in types.items():
             check_type(definition, f"/types/{name}")
+        for name, category in categories.items():
+            check_category(category, f"/categories/{name}")
         before = await self.current()
         changed_categories = {
             name: before.categories.get(name) != definition for name, definition in categories.items()
@@ -208,13 +210,22 @@ class Catalog:
 
 
 def check_type(definition: TypeDefinition, pointer: str = "") -> None:
-    """Raise `Refused(422)` for a schema or templates that do not compile."""
-    of_schema = schema_errors(definition.schema) if definition.schema is not None else []
-    of_templates = compile_check(definition)
-    errors = [FieldError(pointer + one.pointer, one.code, one.detail) for one in (*of_schema, *of_templates)]
+    """Raise `Refused(422)` for a type that cannot be planned with: schema, templates, channels, locales."""
+    errors = type_errors(definition, pointer)
     if errors:
-        code = "invalid_schema" if of_schema else "invalid_template"
+        code = (
+            errors[0].code
+            if errors[0].code in ("invalid_schema", "invalid_template")
+            else "invalid_definition"
+        )
         raise Refused(422, code, f"The type cannot be used: {errors[0].detail}", errors)
+
+
+def check_category(definition: CategoryDefinition, pointer: str = "") -> None:
+    """Raise `Refused(422)` for a category that cannot be shown."""
+    errors = category_errors(definition, pointer)
+    if errors:
+        raise Refused(422, "invalid_definition", f"The category cannot be used: {errors[0].detail}", errors)
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], kind: str, name: str, raw: object) -> Any:

@@ -120,5 +120,5 @@ def compile_check(definition: TypeDefinition) -> list[FieldError]:
         known = VARIABLES | _text.globals.keys()
         for name in sorted(names_in(source) - known):
             detail = f"{name!r} is not defined; templates get {', '.join(sorted(VARIABLES))}."
-            errors.append(FieldError(pointer, "undefined_name", detail))
+            errors.append(FieldError(pointer, "invalid_template", detail))
     return errors
