@@ -6,11 +6,12 @@ the ledger's sums. An event that cannot be planned raises here; the generator de
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from hub.live.broadcasts import encode_broadcast
+from hub.model.contents import Rendered
 from hub.model.events import Event, NamedUser, Slice, decode_slice, encode_slice
 from hub.model.notifications import (
     Broadcast,
@@ -190,6 +191,7 @@ class _Work:
         self._catalog = catalog
         self._prepared = prepared
         self._now_us = now_us
+        self._memo: dict[Any, Rendered] = {}  # renderings that recipients share
         self._actors = {user_id: user.profile for user_id, user in users.items()}
 
     @property
@@ -296,6 +298,7 @@ class _Work:
             available=self._rules.available,
             default_timezone=self._rules.default_timezone,
             actors=self._actors,
+            memo=self._memo,
         )
 
     def _moment(self) -> int:
@@ -363,6 +366,7 @@ def _log_planned(now_us: int, row: Notification, planned: Plan) -> LogEntry:
         row.type,
         row.category,
         reason=_in_app_rule(row.reasons),
+        detail="; ".join(planned.problems) or None,
     )
 
 

@@ -42,7 +42,7 @@ class Explain:
             "user": user_id,
             "type": type,
             "category": version.definition.category,
-            "rules": explain_rules(version, category, user, self._available),
+            "rules": explain_rules(version, category, user, self._available, now_us=self._clock.now_us()),
         }
         if event_id is not None:
             answer["event"] = await self._event(user, event_id)

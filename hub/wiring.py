@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from hub.access import Access
 from hub.adapters.embedded_valkey import EmbeddedValkey
@@ -20,9 +21,9 @@ from hub.adapters.memory_queue import MemoryQueue
 from hub.adapters.redis_bus import RedisBus
 from hub.adapters.redis_health import Durability, RedisHealth, look_at_redis
 from hub.adapters.redis_queue import RedisQueue
-from hub.adapters.sql_store import SqlStore, migrate
+from hub.adapters.sql_store import SqlStore, memory_store, migrate
 from hub.batches import PlanningRules
-from hub.catalog import TypeCatalog
+from hub.catalog import Catalog
 from hub.clock import SystemClock
 from hub.config import Settings
 from hub.errors import ConfigError, QueueUnavailable
@@ -35,7 +36,7 @@ from hub.intake import Intake
 from hub.jwks import Jwks
 from hub.keys import Keys
 from hub.live.edge import Edge
-from hub.live.limits import LiveLimits
+from hub.live.generation import Generation, Sight
 from hub.live.node import LiveNode
 from hub.metrics import Metrics
 from hub.model.ids import EventIds
@@ -91,9 +92,9 @@ async def open_store(settings: Settings) -> Store:
     return store
 
 
-async def migrate_database(settings: Settings) -> tuple[int, int]:
-    """Bring the schema to this program's version; returns the versions before and after."""
-    return await migrate(settings.sqlalchemy_url.get_secret_value())
+async def migrate_database(settings: Settings) -> None:
+    """Bring the schema to this program's version. Repeating it, also at the same time, changes nothing."""
+    await migrate(settings.sqlalchemy_url.get_secret_value())
 
 
 @dataclass(slots=True)
@@ -106,8 +107,9 @@ class Core:
     queue: EventQueue
     bus: LiveBus
     ids: EventIds
-    definitions: TypeCatalog
+    definitions: Catalog
     metrics: Metrics
+    generation: Generation | None = None
 
     @property
     def rules(self) -> PlanningRules:
@@ -139,14 +141,22 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         stack.push_async_callback(queue.close)
         bus = RedisBus(redis_url(settings), settings.redis_prefix, settings.partitions)
         stack.push_async_callback(bus.close)
-        yield await core_of(settings, clock, store, queue, bus)
+        core = await core_of(settings, clock, store, queue, bus)
+        core.generation = Generation(store, bus, partial(_look_at_redis, settings))
+        yield core
 
 
 async def core_of(settings: Settings, clock: Clock, store: Store, queue: EventQueue, bus: LiveBus) -> Core:
     """The shared parts on given adapters."""
     key = await store.setting("event_id_key", secrets.token_hex(16))
-    definitions = TypeCatalog(store, bus, clock)
+    definitions = Catalog(store, bus, clock)
     return Core(settings, clock, store, queue, bus, EventIds(key.encode()), definitions, Metrics())
+
+
+async def _look_at_redis(settings: Settings) -> Sight:
+    health = await redis_health(settings)
+    found = health.replication
+    return Sight(found.run_id, found.replid, found.previous_replid != "", health.durability == "weak")
 
 
 async def _check_partitions(settings: Settings, store: Store) -> None:
@@ -172,7 +182,7 @@ class Hub:
     inbox: Inbox
     explain: Explain
     people: People
-    definitions: TypeCatalog
+    definitions: Catalog
     keys: Keys
     access: Access
     sessions: Sessions
@@ -190,7 +200,7 @@ def sessions_of(settings: Settings, store: Store, clock: Clock) -> Sessions:
 
 
 @asynccontextmanager
-async def open_hub(core: Core, durability: Durability = "unknown") -> AsyncIterator[Hub]:
+async def open_hub(core: Core, durability: Durability = "strong") -> AsyncIterator[Hub]:
     """A hub node at work on a core: it listens to the bus until the end."""
     hub = _hub_of(core, durability)
     await hub.node.start()
@@ -234,8 +244,9 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         clock,
         default_timezone=settings.timezone,
         methods=methods(inbox, people),
-        limits=LiveLimits(calls_per_user=settings.rate_limit),
+        calls_per_user=limiter,
         metrics=core.metrics.live,
+        generation=core.generation,
     )
     return Hub(
         settings=settings,
@@ -293,6 +304,6 @@ def owner_name() -> str:
 
 async def memory_core(settings: Settings, clock: Clock) -> Core:
     """A core on the in-memory adapters, for tests and experiments. Nothing survives the process."""
-    store = SqlStore("sqlite+aiosqlite://")
-    await migrate("sqlite+aiosqlite://")
-    return await core_of(settings, clock, store, MemoryQueue(clock, settings.partitions), MemoryBus(clock))
+    return await core_of(
+        settings, clock, await memory_store(), MemoryQueue(clock, settings.partitions), MemoryBus(clock)
+    )
