@@ -3,10 +3,25 @@
 from msgspec import Struct
 
 from hub.api.conditions import etag_of, if_match_of
-from hub.api.models import Categories, CategoryShown, Page, Types, TypeShown, Versions, VersionShown
+from hub.api.models import (
+    Categories,
+    CategoryShown,
+    Page,
+    Preview,
+    PreviewRequest,
+    Types,
+    TypeShown,
+    Versions,
+    VersionShown,
+)
 from hub.api.paging import page_of_names
 from hub.api.routing import Call, Reply, Route
+from hub.catalog import check_type
+from hub.model.contents import NOBODY, render_content
+from hub.model.events import Event
 from hub.model.notifications import rfc3339
+from hub.model.preferences import pick_locale
+from hub.model.schemas import data_errors
 from hub.model.types import CategoryDefinition, TypeDefinition, TypeVersion
 
 TYPE_LIMIT_BYTES = 2 * 1024 * 1024
@@ -61,6 +76,42 @@ async def versions(call: Call) -> Reply:
         VersionShown(one.version, rfc3339(at_us) if at_us else None, one.definition) for one, at_us in found
     ]
     return Reply(Versions(listed, None))
+
+
+async def preview(call: Call) -> Reply:
+    """POST /v1/types/{type}/preview."""
+    wanted = call.body_as(PreviewRequest)
+    kind = await _previewed(call, wanted)
+    people = call.parts.people
+    recipient = (await people.user(wanted.user)).profile if wanted.user is not None else NOBODY
+    actor = (await people.user(wanted.actor)).profile if wanted.actor is not None else None
+    locale = wanted.locale or recipient.locale
+    event = Event(
+        id="evt_preview",
+        type=kind.name,
+        accepted_at_us=call.parts.clock.now_us(),
+        source=f"http:{call.key_id}",
+        slices=1,
+        title=wanted.title,
+        body=wanted.body,
+        url=wanted.url,
+        icon=wanted.icon,
+        data=wanted.data,
+        actor=wanted.actor,
+    )
+    rendered = render_content(event, kind, recipient, locale, actor=actor)
+    wrong = [f"{one.pointer}: {one.detail}" for one in data_errors(kind, wanted.data)]
+    chosen = pick_locale(kind.definition.locales, locale)
+    return Reply(Preview(rendered.content, chosen, [*wrong, *rendered.problems]))
+
+
+async def _previewed(call: Call, wanted: PreviewRequest) -> TypeVersion:
+    """The draft, checked as a definition is, or the stored type."""
+    if wanted.definition is None:
+        return await call.parts.definitions.known_type(call.path["type"])
+    check_type(wanted.definition, "/definition")
+    # A number that no stored version has: the schema is compiled anew for each draft.
+    return TypeVersion(call.path["type"], -1, wanted.definition)
 
 
 async def list_categories(call: Call) -> Reply:
@@ -138,6 +189,18 @@ ROUTES = [
     ),
     Route(
         "GET", "/v1/types/{type}/versions", versions, ("types", "read"), "All versions of a type", Versions
+    ),
+    Route(
+        "POST",
+        "/v1/types/{type}/preview",
+        preview,
+        ("types",),
+        "Render a type, or a draft of it, as the app would show it",
+        Preview,
+        body=PreviewRequest,
+        body_kind="json",
+        body_limit=TYPE_LIMIT_BYTES,
+        codes=("invalid_schema", "invalid_template", "invalid_definition"),
     ),
     Route(
         "GET",

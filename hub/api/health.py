@@ -20,7 +20,7 @@ async def healthz(_call: Call) -> Reply:
 async def readyz(call: Call) -> Reply:
     """GET /readyz: what this node needs is there, or what is not."""
     problems = await find_problems(call.parts)
-    durability = getattr(call.parts, "durability", "unknown")
+    durability = call.parts.durability
     if problems:
         return Reply(Health("unavailable", problems, durability), 503)
     return Reply(Health("degraded" if durability == "weak" else "ok", [], durability))

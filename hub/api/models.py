@@ -6,7 +6,8 @@ from msgspec import Meta, Struct
 
 from hub.livelog import LogLine
 from hub.model.events import Id
-from hub.model.notifications import Reason, WireNotification
+from hub.model.notifications import Content, Reason, WireNotification
+from hub.model.planning import Explained
 from hub.model.types import CategoryDefinition, TypeDefinition
 from hub.model.users import Preferences
 from hub.model.vocabulary import Channel
@@ -317,7 +318,7 @@ class Health(Struct, frozen=True, omit_defaults=True):
 
     status: Literal["ok", "degraded", "unavailable"]
     problems: list[str] = []
-    durability: str = "unknown"
+    durability: Literal["strong", "weak"] | None = None
 
 
 class Explanation(Struct, frozen=True, omit_defaults=True):
@@ -326,5 +327,30 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
     user: str
     type: str
     category: str
-    rules: list[Any]  # today's, one after the other
+    rules: list[Explained]  # today's, one after the other
     event: dict[str, Any] | None = None  # what was planned for it then
+
+
+# ---------------------------------------------------------------- preview
+
+
+class PreviewRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to render: an event's own parts, for whom, and (instead of the stored definition) a draft."""
+
+    data: dict[str, Any] = {}
+    title: Annotated[str, Meta(max_length=1000)] | None = None
+    body: Annotated[str, Meta(max_length=10_000)] | None = None
+    url: Annotated[str, Meta(max_length=2048)] | None = None
+    icon: Annotated[str, Meta(max_length=2048)] | None = None
+    actor: Id | None = None
+    user: Id | None = None
+    locale: Annotated[str, Meta(max_length=35)] | None = None
+    definition: TypeDefinition | None = None
+
+
+class Preview(Struct, frozen=True):
+    """What the app would show, and everything that would go wrong."""
+
+    content: Content
+    locale: str
+    problems: list[str]

@@ -3,7 +3,7 @@
 `hub.wiring` builds an object that has these attributes; tests build one on the memory adapters.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from hub.access import Access
 from hub.catalog import Catalog
@@ -57,5 +57,7 @@ class Parts(Protocol):
     def access(self) -> Access: ...
     @property
     def limiter(self) -> RateLimiter: ...
+    @property
+    def durability(self) -> Literal["strong", "weak"]: ...
     @property
     def metrics(self) -> Metrics: ...
