@@ -66,7 +66,7 @@ class MarkWriter(Part):
         shared: Sequence[Broadcast],
         now_us: int,
     ) -> list[str]:
-        await self._one_at_a_time(connection, user_id)
+        await self._lock_marks(connection, user_id)
         entries = await self._mark_addressed(connection, user_id, mark, addressed, now_us)
         entries += await self._mark_shared(connection, user_id, mark, shared, now_us)
         changed = list(dict.fromkeys(entry.notification_id for entry in entries if entry.notification_id))
@@ -75,7 +75,7 @@ class MarkWriter(Part):
         await append_log(self._db, connection, entries)
         return changed
 
-    async def _one_at_a_time(self, connection: AsyncConnection, user_id: str) -> None:
+    async def _lock_marks(self, connection: AsyncConnection, user_id: str) -> None:
         if not self._db.sqlite:
             await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(user_id, 1))))
 
@@ -174,7 +174,7 @@ class MarkWriter(Part):
     ) -> None:
         if mark not in ("seen", "read"):
             raise ValueError(f"{mark!r} cannot be set on all")
-        await self._one_at_a_time(connection, user_id)
+        await self._lock_marks(connection, user_id)
         entries: list[LogEntry] = []
         ids: set[str] = set()
         for step in ("seen", "read") if mark == "read" else ("seen",):

@@ -1,16 +1,37 @@
 """`SqlStore`: every part of the store over one database."""
 
+from hub.adapters.sql_store.definitions import Definitions
 from hub.adapters.sql_store.engine import Database
+from hub.adapters.sql_store.erasure import Erasure
+from hub.adapters.sql_store.events import EventRows
 from hub.adapters.sql_store.inbox import InboxPages
+from hub.adapters.sql_store.keys import Keys
 from hub.adapters.sql_store.leases import Leases
+from hub.adapters.sql_store.ledger import Ledger
 from hub.adapters.sql_store.marks import MarkWriter
+from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.topics import Topics
 from hub.adapters.sql_store.users import Users
+from hub.ports import Store
 
 
-class SqlStore(Leases, Planning, Users, Topics, InboxPages, MarkWriter, Schema):
+class SqlStore(
+    Leases,
+    Planning,
+    Users,
+    Topics,
+    Erasure,
+    InboxPages,
+    MarkWriter,
+    EventRows,
+    Definitions,
+    Keys,
+    Ledger,
+    Schema,
+    Operations,
+):
     """`hub.ports.Store` on `sqlite://` (in memory), `sqlite:///path` or `postgresql://…`. Belongs to one event loop.
 
     Tables come from `migrate`; call `check_schema` before use. `close` when done.
@@ -18,10 +39,6 @@ class SqlStore(Leases, Planning, Users, Topics, InboxPages, MarkWriter, Schema):
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         super().__init__(Database(url, pool_size=pool_size))
-
-    async def close(self) -> None:
-        """Let go of connections."""
-        await self._db.close()
 
 
 async def migrate(url: str) -> None:
@@ -38,3 +55,7 @@ async def memory_store() -> SqlStore:
     store = SqlStore("sqlite://")
     await store.migrate()
     return store
+
+
+def _fits(store: SqlStore) -> Store:
+    return store  # the type checker compares every signature with the port

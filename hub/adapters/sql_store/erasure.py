@@ -1,0 +1,170 @@
+"""Erasing and exporting a user.
+
+Erasure removes what names the user and keeps what adds up: deliveries and log rows go on under a random pseudonym,
+the ledger notes how many rows went, and a tombstone (a keyed hash) refuses earlier tokens and earlier events.
+Honest limit: rejected events are kept whole, and other people's notifications keep the name of their actor, until
+retention drops them.
+"""
+
+from typing import Any
+
+from msgspec import to_builtins
+from sqlalchemy import Column, Table, case, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.adapters.sql_store.engine import Part
+from hub.adapters.sql_store.journal import append_log, cancel_deliveries
+from hub.adapters.sql_store.locks import hold_commits
+from hub.adapters.sql_store.people_rows import ensure_erasure_key, new_pseudonym, tombstone_hash
+from hub.adapters.sql_store.rows import (
+    broadcast_of,
+    delivery_of,
+    log_entry_of,
+    marks_of,
+    notification_of,
+    preferences_of,
+    profile_of,
+    user_suffix,
+)
+from hub.adapters.sql_store.tables import (
+    broadcast_marks,
+    broadcasts,
+    deliveries,
+    log,
+    notifications,
+    slices,
+    subscriptions,
+    tombstones,
+    users,
+    watermarks,
+)
+from hub.model.notifications import rfc3339
+from hub.ports import LogEntry
+
+
+class Erasure(Part):
+    """The privacy half of `hub.ports.UserStore` on SQL."""
+
+    async def erase_user(self, user_id: str, now_us: int) -> bool:
+        """Remove rows, subscriptions, addresses; deliveries `cancelled(erased)`; log gets a random pseudonym; tokens
+        issued before now are refused; later-planned slices of earlier events skip the user. False: was unknown."""
+        return await self._db.write(self._erase, user_id, now_us)
+
+    async def _erase(self, connection: AsyncConnection, user_id: str, now_us: int) -> bool:
+        await hold_commits(self._db, connection)
+        await self._set_tombstone(connection, user_id, now_us)
+        entries = await cancel_deliveries(connection, "erased", now_us, deliveries.c.user_id == user_id)
+        known = bool(entries)
+        known |= await self._remove_notifications(connection, user_id)
+        for table, column in (
+            (subscriptions, subscriptions.c.user_id),
+            (broadcast_marks, broadcast_marks.c.user_id),
+            (watermarks, watermarks.c.user_id),
+            (users, users.c.id),
+        ):
+            removed = await connection.execute(delete(table).where(column == user_id))
+            known |= removed.rowcount > 0
+        await append_log(self._db, connection, entries)
+        pseudonym = new_pseudonym()
+        # A notification's id ends with a short hash of its user's id, which would lead back.
+        own, other = user_suffix(user_id), user_suffix(pseudonym)
+        for table, names in ((log, ("notification_id",)), (deliveries, ("id", "notification_id"))):
+            await connection.execute(
+                update(table)
+                .where(table.c.user_id == user_id)
+                .values(**_renamed(table, names, own, other), user_id=pseudonym)
+            )
+        await connection.execute(update(log).where(log.c.user_id == pseudonym).values(detail=None))
+        await append_log(self._db, connection, [LogEntry(now_us, "erased", user_id=pseudonym)])
+        return known
+
+    async def _set_tombstone(self, connection: AsyncConnection, user_id: str, now_us: int) -> None:
+        key = await ensure_erasure_key(self._db, connection)
+        values = {"erased_at_us": now_us, "tokens_valid_from_us": now_us}
+        await connection.execute(
+            self._db.insert(tombstones)
+            .values(hash=tombstone_hash(key, user_id), **values)
+            .on_conflict_do_update(index_elements=["hash"], set_=values)
+        )
+
+    async def _remove_notifications(self, connection: AsyncConnection, user_id: str) -> bool:
+        shown = func.sum(case((notifications.c.in_app, 1), else_=0))
+        sums = await connection.execute(
+            select(
+                notifications.c.event_id,
+                notifications.c.slice_key,
+                func.count().label("rows"),
+                shown.label("shown"),
+            )
+            .where(notifications.c.user_id == user_id)
+            .group_by(notifications.c.event_id, notifications.c.slice_key)
+        )
+        removed = sums.all()
+        for row in removed:
+            await connection.execute(
+                update(slices)
+                .where(slices.c.event_id == row.event_id, slices.c.slice_key == row.slice_key)
+                .values(
+                    erased_in_app=slices.c.erased_in_app + row.shown,
+                    erased_suppressed=slices.c.erased_suppressed + row.rows - row.shown,
+                )
+            )
+        await connection.execute(delete(notifications).where(notifications.c.user_id == user_id))
+        return bool(removed)
+
+    # ------------------------------------------------------------ export
+
+    async def export_user(self, user_id: str) -> dict[str, object] | None:
+        """Everything that is kept about a user, as JSON-able data. None: nothing is."""
+        async with self._db.read(snapshot=True) as connection:
+            found = (await connection.execute(select(users).where(users.c.id == user_id))).one_or_none()
+
+            async def rows(table: Table, column: Column[Any], *order: Column[Any]) -> list[Any]:
+                page = select(table).where(column == user_id).order_by(*order)
+                return list((await connection.execute(page)).all())
+
+            intervals = await rows(
+                subscriptions, subscriptions.c.user_id, subscriptions.c.topic, subscriptions.c.from_seq
+            )
+            own = await rows(notifications, notifications.c.user_id, notifications.c.created_at_us)
+            sent = await rows(deliveries, deliveries.c.user_id, deliveries.c.created_at_us, deliveries.c.id)
+            through = await rows(watermarks, watermarks.c.user_id, watermarks.c.at_us)
+            lines = await rows(log, log.c.user_id, log.c.id)
+            marked = await connection.execute(
+                select(broadcasts, broadcast_marks)
+                .join_from(broadcast_marks, broadcasts, broadcasts.c.seq == broadcast_marks.c.seq)
+                .where(broadcast_marks.c.user_id == user_id)
+                .order_by(broadcast_marks.c.seq)
+            )
+            shared = [
+                {**to_builtins(broadcast_of(row)), "marks": to_builtins(marks_of(row))} for row in marked
+            ]
+        if found is None and not any((intervals, own, sent, through, lines, shared)):
+            return None
+        profile = {"id": user_id} if found is None else to_builtins(profile_of(found))
+        return {
+            "profile": profile,
+            "created_at": None if found is None else rfc3339(found.created_at_us),
+            "preferences": {} if found is None else to_builtins(preferences_of(found.preferences)),
+            "topics": [
+                {"topic": row.topic, "from_seq": row.from_seq, "until_seq": row.until_seq}
+                for row in intervals
+            ],
+            "notifications": [to_builtins(notification_of(row)) for row in own],
+            "deliveries": [to_builtins(delivery_of(row)) for row in sent],
+            "broadcast_marks": shared,
+            "all_marks": [
+                {
+                    "mark": row.mark,
+                    "category": row.category or None,
+                    "through_seq": row.through_seq,
+                    "at_us": row.at_us,
+                }
+                for row in through
+            ],
+            "log": [to_builtins(log_entry_of(row)) for row in lines],
+        }
+
+
+def _renamed(table: Table, names: tuple[str, ...], own: str, other: str) -> dict[str, Any]:
+    return {name: func.replace(table.c[name], own, other) for name in names}
