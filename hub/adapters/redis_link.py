@@ -62,6 +62,12 @@ class _Subscription:
     def confirmed(self) -> bool:
         return self.sent and self.unanswered == 0
 
+    def release_waiters(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
 
 class RedisLink:
     """Subscriptions of one process to channels of one Redis."""
@@ -139,13 +145,18 @@ class RedisLink:
         wanted = subscription.count > 0
         if self._wire is None:
             if not wanted:
-                self._subscriptions.pop(key, None)
+                self._end(key, subscription)
         elif wanted != subscription.sent:
             subscription.sent = wanted
             subscription.unanswered += 1
             self._send(b"SUBSCRIBE" if wanted else b"UNSUBSCRIBE", key)
         elif not wanted and subscription.unanswered == 0:
-            del self._subscriptions[key]
+            self._end(key, subscription)
+
+    def _end(self, key: bytes, subscription: _Subscription) -> None:
+        """Nobody wants it any more; who gave it back before it was confirmed need not wait."""
+        del self._subscriptions[key]
+        subscription.release_waiters()
 
     def _send(self, verb: bytes, key: bytes) -> None:
         """Join what is asked for in one turn of the loop into few commands."""
@@ -178,12 +189,9 @@ class RedisLink:
         if subscription.unanswered > 0:
             return
         if subscription.sent:
-            for waiter in subscription.waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            subscription.waiters.clear()
+            subscription.release_waiters()
         else:
-            del self._subscriptions[key]
+            self._end(key, subscription)
         self._asked_for.discard(key)
         if self._all_confirmed is not None and not self._asked_for:
             self._all_confirmed.set_result(None)
@@ -210,7 +218,7 @@ class RedisLink:
                 await wire.closed
                 _log.warning("The link to Redis was lost: %s", wire.reason)
             except (OSError, UnicodeError, WireError) as error:  # TimeoutError is an OSError
-                _log.warning("No link to Redis: %s", error or type(error).__name__)
+                _log.warning("No link to Redis: %s", str(error) or type(error).__name__)
             finally:
                 self._forget(wire)
             if not first.done():
@@ -256,7 +264,7 @@ class RedisLink:
             subscription.sent = False
             subscription.unanswered = 0
             if subscription.count == 0:
-                del self._subscriptions[key]
+                self._end(key, subscription)
         if wire is not None:
             wire.abort("closed")
         if not self._lost:
