@@ -44,11 +44,15 @@ class Wheel:
         self._tick_seconds = tick_seconds
         self._buckets: dict[int, set[Timed]] = {}
         self._handle: Cancellable | None = None
-        self._reached = int(loop.time() / tick_seconds)
+        self._reached = self._tick_of(loop.time())
 
     def now(self) -> float:
         """Seconds of the loop's clock."""
         return self._loop.time()
+
+    def _tick_of(self, moment: float) -> int:
+        # A timer set for the start of a tick must find that the tick has begun, whatever the floats say.
+        return int(moment / self._tick_seconds + 1e-6)
 
     def schedule(self, timed: Timed, at: float) -> None:
         """Call `timed.on_time` once, soon after the moment `at` of the loop's clock. Replaces its deadline."""
@@ -85,13 +89,13 @@ class Wheel:
 
     def _arm(self) -> None:
         now = self._loop.time()
-        self._reached = max(self._reached, int(now / self._tick_seconds))
+        self._reached = max(self._reached, self._tick_of(now))
         self._handle = self._loop.call_at((self._reached + 1) * self._tick_seconds, self._turn)
 
     def _turn(self) -> None:
         self._handle = None
         now = self._loop.time()
-        reached = int(now / self._tick_seconds)
+        reached = self._tick_of(now)
         # After a pause (a suspended machine) there may be more ticks than buckets.
         span = range(self._reached + 1, reached + 1)
         ticks = span if len(span) <= len(self._buckets) else sorted(t for t in self._buckets if t <= reached)

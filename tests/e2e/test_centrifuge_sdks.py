@@ -1,10 +1,9 @@
 """The public Centrifuge SDKs, unmodified, against the edge: every story with each of them."""
 
-import shutil
 
 import pytest
 
-from tests.support.centrifuge_sdks import JS_FOLDER, SDKS, STORIES, Hub, Make
+from tests.support.centrifuge_sdks import SDKS, STORIES, Hub, Make
 from tests.support.live_node import make_token
 from tests.support.live_server import LiveServer, live_server
 
@@ -22,9 +21,8 @@ def hub_of(server: LiveServer) -> Hub:
 
 @pytest.fixture(params=SDKS)
 def make(request: pytest.FixtureRequest) -> Make:
-    if request.param == "javascript" and not (shutil.which("node") and (JS_FOLDER / "node_modules").is_dir()):
-        pytest.fail("Node.js or the packages of tests/e2e/js are missing: run `make env-tests`.")
-    return SDKS[request.param]
+    make = SDKS[request.param]
+    return partial(make, node=request.getfixturevalue("node")) if request.param == "javascript" else make
 
 
 @pytest.mark.req("R1")

@@ -79,10 +79,10 @@ class JavaScript(Sdk):
 
 
 @asynccontextmanager
-async def javascript(url: str, token: str, asks: bool = False) -> AsyncIterator[Sdk]:
+async def javascript(url: str, token: str, asks: bool = False, node: str = "node") -> AsyncIterator[Sdk]:
     """A client of the JavaScript SDK; it ends with the block."""
     process = await asyncio.create_subprocess_exec(
-        "node",
+        node,
         "driver.mjs",
         url,
         token,
