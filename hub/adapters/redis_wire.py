@@ -6,7 +6,7 @@ It never reconnects; `RedisLink` does.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import hiredis
 
@@ -94,8 +94,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own are not subclasses
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop. Hands on what is complete."""
