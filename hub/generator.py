@@ -7,12 +7,12 @@ event, and the one that fails alone is set aside as `rejected(planning_error)`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from hub.batches import CatalogSource, Planner, PlanningRules, Prepared, publications
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
-from hub.leases import LeaseKeeper
+from hub.leases import LeaseKeeper, unless_stopped
 from hub.live.broadcasts import encode_broadcast_retracted
 from hub.livelog import encode_log
 from hub.model.vocabulary import BROADCASTS, LANE, LOG
@@ -79,7 +79,8 @@ class Generator:
         after: Position | None = None
         planner = Planner(self._store, self._catalog, self._rules, lease)
         while not stop.is_set():
-            slices = await _persist(self._queue.read, lease.name, after, BATCH_SLICES, WAIT_SECONDS)
+            reading = _persist(self._queue.read, lease.name, after, BATCH_SLICES, WAIT_SECONDS)
+            slices = await unless_stopped(stop, reading)
             if not slices:
                 continue
             lease = await self._run_batch(planner, lease, slices)
@@ -133,7 +134,7 @@ class Generator:
         self._metrics.published(name, announced)
 
 
-async def _persist(call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
+async def _persist(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs) -> T:
     """Repeat a call while Redis is away: what is committed must be announced, what waits must be read."""
     delay_seconds = 0.1
     while True:

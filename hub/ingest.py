@@ -15,6 +15,7 @@ import msgspec
 from hub.decoding import decode_json
 from hub.errors import BusUnavailable, FieldError, QueueUnavailable, Refused
 from hub.intake import Intake, Submission, check_size, idempotency_of
+from hub.leases import unless_stopped
 from hub.livelog import encode_log
 from hub.model.events import EventInput
 from hub.model.ids import EventIds
@@ -64,7 +65,8 @@ class Ingest:
     async def _read(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                entries = await self._queue.read_ingest(None, BATCH_ENTRIES, WAIT_SECONDS)
+                reading = self._queue.read_ingest(None, BATCH_ENTRIES, WAIT_SECONDS)
+                entries = await unless_stopped(stop, reading)
                 if entries:
                     await self.take(entries)
                     await self._queue.trim_ingest(entries[-1].entry_id)

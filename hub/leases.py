@@ -6,8 +6,8 @@ Being late to renew is harmless: the fence stops whoever lost a lease from writi
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 from hub.errors import ClarionError
 from hub.ports import Lease, LeaseStore
@@ -18,6 +18,7 @@ GRACE_SECONDS: Final = (
     2.0  # for work to end by itself; what is cut off is rolled back or was committed, never half
 )
 
+T = TypeVar("T")
 Work = Callable[[Lease, asyncio.Event], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
@@ -106,6 +107,20 @@ class LeaseKeeper:
         self._stops.pop(name).set()
         task = self._tasks.pop(name)
         await asyncio.wait([task], timeout=GRACE_SECONDS)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def unless_stopped(stop: asyncio.Event, call: Coroutine[Any, Any, T]) -> T | None:
+    """The result of a call, or None as soon as the work shall stop; the call is cancelled then."""
+    task = asyncio.ensure_future(call)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        stopped.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait([task])

@@ -33,7 +33,9 @@ async def test_it_is_published_live_on_the_users_own_channel(house: House) -> No
     await house.say(to="alice", title="Hello")
 
     [message] = await house.live("#alice")
-    assert message == {"kind": "notification", "notification": (await house.inbox("alice"))[0]}
+    listed = (await house.inbox("alice"))[0]
+    assert message["kind"] == "notification"
+    assert message["notification"] == listed
 
 
 @pytest.mark.req("R19")

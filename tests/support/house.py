@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from hub.config import Settings, load_settings
 from hub.inbox import MarkRequest
 from hub.ports import Message
@@ -66,9 +68,7 @@ def _payload(message: Message) -> dict[str, Any]:
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    import msgspec
-
-    plain: dict[str, Any] = msgspec.to_builtins(row)
+    plain: dict[str, Any] = json.loads(msgspec.json.encode(row))
     return plain
 
 
