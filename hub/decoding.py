@@ -12,7 +12,7 @@ from hub.errors import FieldError, Refused
 
 T = TypeVar("T")
 
-_PATH: Final = re.compile(r" - at `(?:key in )?(\$[^`]*)`$")
+_PATH: Final = re.compile(r" - at `(?:key` in `)?(\$[^`]*)`$")
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
 _FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
 

@@ -33,7 +33,7 @@ class EventIds:
     def for_ingest(self, ms: int, seq: int) -> str:
         """The id of the event in the ingest stream's entry `ms-seq`: always the same, and sorted like the stream."""
         digest = self._digest(b"ingest:%d-%d" % (ms, seq))
-        if seq < _SEQ_LIMIT:
+        if seq < _SEQ_LIMIT and ms * 1000 < 1 << _TIME_BITS:
             return self._seal(ms * 1000, seq << 20 | digest >> 44)
         return self._seal(ms * 1000, digest >> 20)  # a publisher chose an absurd entry id: unique, not sorted
 

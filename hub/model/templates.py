@@ -60,7 +60,7 @@ def names_in(source: str) -> frozenset[str]:
     return _names_in(source) if not is_plain(source) else frozenset()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _names_in(source: str) -> frozenset[str]:
     try:
         return frozenset(meta.find_undeclared_variables(_text.parse(source)))
@@ -68,7 +68,7 @@ def _names_in(source: str) -> frozenset[str]:
         return frozenset()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _load(source: str, html: bool) -> tuple[jinja2.Template, int]:
     """Compile once. Raises `TemplateError`."""
     try:
