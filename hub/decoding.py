@@ -4,7 +4,7 @@
 """
 
 import re
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -12,9 +12,13 @@ from hub.errors import FieldError, Refused
 
 T = TypeVar("T")
 
-_PATH: Final = re.compile(r" - at `(?:key` in `)?(\$[^`]*)`$")
-_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
+_PATH: Final = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`$")
+_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[(\.\.\.)\]")
 _FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_UNNAMED: Final = "..."  # how msgspec names the entry of a mapping
+_TRIALS: Final = 200  # entries that are tried to find the one that is meant
+
+Step = str | int
 
 
 def decode_json(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, pointer: str = "") -> T:
@@ -26,7 +30,7 @@ def decode_json(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, po
             422,
             "invalid_request",
             "The request does not have the right shape.",
-            [_field_error(error, pointer)],
+            [_field_error(error, decoder.type, raw, pointer)],
         ) from None
     except RecursionError:
         raise Refused(400, "malformed_json", "The JSON is nested too deeply.") from None
@@ -36,18 +40,67 @@ def decode_json(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, po
         raise Refused(400, "malformed_json", f"The body is not valid JSON: {error}.") from None
 
 
-def _field_error(error: msgspec.ValidationError, pointer: str) -> FieldError:
+def _field_error(
+    error: msgspec.ValidationError, kind: Any, raw: bytes | msgspec.Raw, pointer: str
+) -> FieldError:
     text = str(error)
     found = _PATH.search(text)
-    path = found.group(1) if found else "$"
     sentence = text[: found.start()] if found else text
-    steps = [name or index for name, index in _STEP.findall(path) if name or index]
+    steps = _name_steps(_steps_of(text), msgspec.json.decode(raw), kind)
     field = _FIELD.search(sentence)
     code = "invalid_value"
     if field:
         steps.append(field.group(1))
         code = "unknown_field" if "unknown field" in sentence else "missing_field"
-    return FieldError(pointer + "".join("/" + _escape(step) for step in steps), code, sentence + ".")
+    return FieldError(pointer + "".join("/" + _escape(str(step)) for step in steps), code, sentence + ".")
+
+
+def _steps_of(text: str) -> list[Step]:
+    found = _PATH.search(text)
+    path = found.group(1) if found else "$"
+    return [name or (int(index) if index else _UNNAMED) for name, index, _ in _STEP.findall(path)]
+
+
+def _name_steps(steps: list[Step], document: Any, kind: Any) -> list[Step]:
+    """The steps with the keys of mappings, which msgspec leaves out: the entry that fails alone is meant."""
+    named: list[Step] = []
+    for position, step in enumerate(steps):
+        if step != _UNNAMED:
+            named.append(step)
+            continue
+        entries = _at(document, named)
+        for key in list(entries)[:_TRIALS]:
+            alone = _with(document, named, {key: entries[key]})
+            if _fails_at(alone, kind, steps[position:], len(named)):
+                document = alone
+                named.append(key)
+                break
+        else:
+            return named  # as far as it can be told
+    return named
+
+
+def _at(document: Any, steps: list[Step]) -> Any:
+    for step in steps:
+        document = document[step]
+    return document
+
+
+def _with(document: Any, steps: list[Step], value: Any) -> Any:
+    """A copy of the document with another value in one place."""
+    if not steps:
+        return value
+    copy: Any = list(document) if isinstance(document, list) else dict(document)
+    copy[steps[0]] = _with(document[steps[0]], steps[1:], value)
+    return copy
+
+
+def _fails_at(document: Any, kind: Any, rest: list[Step], depth: int) -> bool:
+    try:
+        msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        return _steps_of(str(error))[depth:] == rest
+    return False
 
 
 def _escape(step: str) -> str:

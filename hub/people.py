@@ -17,7 +17,7 @@ from hub.catalog import Catalog
 from hub.decoding import decode_json
 from hub.errors import BusUnavailable, FieldError, Refused
 from hub.model.addresses import profile_errors
-from hub.model.preferences import GridRow, grid, merge_patch, parse_preferences, patch_preferences
+from hub.model.preferences import GridRow, grid, merge_patch, preferences_errors
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import Channel, is_id
 from hub.ports import Clock, LiveBus, UserMerge, UserStore
@@ -43,6 +43,7 @@ class ProfileInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 _profile = msgspec.json.Decoder(ProfileInput)
+_preferences = msgspec.json.Decoder(Preferences)
 
 
 class MergeItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,24 +158,24 @@ class People:
         return await self._shown(user), user.version
 
     async def put_preferences(
-        self, user_id: str, document: Mapping[str, Any], if_match: IfMatch = None
+        self, user_id: str, document: Any, if_match: IfMatch = None
     ) -> tuple[ShownPreferences, int]:
         """Replace them. Raises `Refused`: 412 when `if_match` lacks the current version, 422 for bad ones."""
         current = await self.user(user_id)
         expected = expected_version(if_match, current.version)
-        return await self._save(current, parse_preferences(_without_grid(document)), expected)
+        return await self._save(current, preferences_of(document), expected)
 
     async def patch_preferences(
-        self, user_id: str, patch: Mapping[str, Any], if_match: IfMatch = None
+        self, user_id: str, patch: Any, if_match: IfMatch = None
     ) -> tuple[ShownPreferences, int]:
         """RFC 7396 on preferences. Repeats by itself when somebody else changed them in between."""
         attempt = 0
         while True:
             current = await self.user(user_id)
             expected = expected_version(if_match, current.version)
-            merged = patch_preferences(current.preferences, _without_grid(patch))
+            merged = merge_patch(msgspec.to_builtins(current.preferences), patch)
             try:
-                return await self._save(current, merged, current.version)
+                return await self._save(current, preferences_of(merged), current.version)
             except Refused as refused:
                 attempt += 1
                 if refused.status != 412 or expected is not None or attempt == PATCH_ATTEMPTS:
@@ -249,9 +250,14 @@ class People:
             _log.warning("control_message_lost", kind=message["kind"], error=str(error))
 
 
-def _without_grid(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a client read may be sent back whole: the grid is only shown."""
-    return {name: value for name, value in document.items() if name != "grid"}
+def preferences_of(document: Any) -> Preferences:
+    """A JSON value as preferences; the grid, which is only shown, may come back with it. Raises `Refused(422)`."""
+    if isinstance(document, Mapping):
+        document = {name: value for name, value in document.items() if name != "grid"}
+    preferences = decode_json(_preferences, msgspec.json.encode(document))
+    if errors := preferences_errors(preferences):
+        raise Refused(422, "invalid_preferences", errors[0].detail, errors)
+    return preferences
 
 
 def batched(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
