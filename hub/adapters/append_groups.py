@@ -5,13 +5,13 @@ yet they are left out. Nothing is sent twice.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hub.adapters.redis_connection import Command, RedisCommands, load_script
 from hub.adapters.redis_keys import RedisKeys
 from hub.errors import QueueUnavailable
-from hub.ports import Append, Appended, KeyReused
+from hub.ports import Append, Appended, Idempotency, KeyReused
 
 _APPEND = load_script("append.lua")
 # One script call holds up everybody else on that Redis, so it stays short. A call of one caller is never cut.
@@ -42,6 +42,7 @@ class _Script:
     calls: list[_Call] = field(default_factory=list)
     slices: int = 0
     size: int = 0
+    answers: list[int] = field(default_factory=list)  # for how many events each of its answers stands
 
     def has_room_for(self, call: _Call) -> bool:
         return self.slices + call.slices <= _SCRIPT_SLICES and self.size + call.size <= _SCRIPT_BYTES
@@ -84,7 +85,7 @@ class AppendGroups:
         """Let the round trip under way end; tell the rest that nothing happened."""
         self._closed = True
         for call in self._take(all_of_them=True):
-            call.outcomes.set_exception(QueueUnavailable("The queue was closed; nothing was appended."))
+            _fail(call, "The queue was closed; nothing was appended.")
         if self._sender:
             await asyncio.wait([self._sender])
 
@@ -94,6 +95,8 @@ class AppendGroups:
                 await self._send(self._take())
         finally:
             self._sender = None
+            for call in self._take(all_of_them=True):  # only when this task was cancelled
+                _fail(call, "The queue was closed; nothing was appended.")
 
     def _take(self, *, all_of_them: bool = False) -> list[_Call]:
         """The next round trip's calls, in order of arrival, without those whose caller has gone."""
@@ -117,7 +120,7 @@ class AppendGroups:
             if call.deadline > now:
                 timely.append(call)
             else:
-                call.outcomes.set_exception(QueueUnavailable("Redis is too slow; nothing was appended."))
+                _fail(call, "Redis is too slow; nothing was appended.")
         if not timely:
             return
         scripts = [_Script()]
@@ -127,49 +130,65 @@ class AppendGroups:
             scripts[-1].add(call)
         # Nobody waits much longer than the timeout, and nobody's trip is too short to be one.
         seconds = max(timely[0].deadline - now, _LEAST_SECONDS)
+        reason = "The append was interrupted; the outcome is unknown."
         try:
-            replies = await self._commands.try_all([self._command(script) for script in scripts], seconds)
-        except BaseException as error:
+            commands = [self._command(script) for script in scripts]
+            replies = await self._commands.try_all(commands, seconds)
+            for script, reply in zip(scripts, replies, strict=True):
+                _settle(script, reply)
+        except QueueUnavailable as error:
+            reason = str(error)
+        finally:
             for call in timely:
-                _fail(call, error)
-            if not isinstance(error, QueueUnavailable):
-                raise
-            return
-        for script, reply in zip(scripts, replies, strict=True):
-            _settle(script.calls, reply)
+                _fail(call, reason)
 
     def _command(self, script: _Script) -> Command:
         numbers: dict[str, int] = {}
-        key_numbers: dict[str, int] = {}
-        parts: list[str | bytes | int] = []
+        key_places: dict[str, int] = {}
         events = [event for call in script.calls for event in call.events]
         for event in events:
             for partition in event.slices:
                 numbers.setdefault(partition, len(numbers) + 1)
-        for event in events:
-            given = event.idempotency
-            if given:
-                place = key_numbers.setdefault(given.key, 2 * len(numbers) + len(key_numbers) + 1)
-                parts += (event.event_id, place, given.digest, given.keep_seconds, len(event.slices))
+        parts: list[str | bytes | int] = []
+        for keyed, run in _runs(events):
+            script.answers.append(len(run))
+            if keyed:
+                place = key_places.setdefault(keyed.key, 2 * len(numbers) + len(key_places) + 1)
+                parts += (run[0].event_id, place, keyed.digest, keyed.keep_seconds)
             else:
-                parts += (event.event_id, 0, "", 0, len(event.slices))
-            for partition, raw in event.slices.items():
+                parts += ("", 0, "", 0)
+            slices = [part for event in run for part in event.slices.items()]
+            parts.append(len(slices))
+            for partition, raw in slices:
                 parts += (numbers[partition], raw)
         keys = [key for name in numbers for key in (self._keys.queue(name), self._keys.queue_total(name))]
-        keys += [self._keys.idempotency(key) for key in key_numbers]
+        keys += [self._keys.idempotency(key) for key in key_places]
         return ("EVAL", _APPEND, len(keys), *keys, len(numbers), *parts)
 
 
-def _settle(calls: list[_Call], reply: object) -> None:
-    """Hand each call its part of one script's answers."""
+def _runs(events: Sequence[Append]) -> Iterator[tuple[Idempotency | None, list[Append]]]:
+    """Events with a key one by one; those without need no check, so neighbours go together."""
+    run: list[Append] = []
+    for event in events:
+        if event.idempotency is None:
+            run.append(event)
+            continue
+        if run:
+            yield None, run
+            run = []
+        yield event.idempotency, [event]
+    if run:
+        yield None, run
+
+
+def _settle(script: _Script, reply: object) -> None:
+    """Hand each call its part of the script's answers."""
     if not isinstance(reply, list):
-        # The script reads and checks before it writes; still, what it wrote before an error stays.
-        error = QueueUnavailable(f"Redis refused the append: {str(reply)[:200]}")
-        for call in calls:
-            _fail(call, error)
+        for call in script.calls:
+            _fail(call, f"Redis refused the append: {str(reply)[:200]}")
         return
-    answers = iter(reply)
-    for call in calls:
+    answers = (answer for answer, events in zip(reply, script.answers, strict=True) for _ in range(events))
+    for call in script.calls:
         outcomes = [_outcome(event.event_id, next(answers)) for event in call.events]
         if not call.outcomes.done():
             call.outcomes.set_result(outcomes)
@@ -182,11 +201,7 @@ def _outcome(event_id: str, answer: int | bytes) -> Outcome:
     return KeyReused(first) if answer[:1] == b"!" else Appended(first, replayed=True)
 
 
-def _fail(call: _Call, error: BaseException) -> None:
+def _fail(call: _Call, reason: str) -> None:
+    """Refuse a caller that has no answer yet."""
     if not call.outcomes.done():
-        text = (
-            str(error)
-            if isinstance(error, QueueUnavailable)
-            else "The append was interrupted; the outcome is unknown."
-        )
-        call.outcomes.set_exception(QueueUnavailable(text))
+        call.outcomes.set_exception(QueueUnavailable(reason))

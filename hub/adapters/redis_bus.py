@@ -63,7 +63,7 @@ class RedisBus:
         if epoch and known == epoch:
             known = "-"  # of another generation: no channel has this epoch
         keep = retention_of(channel).top_seconds
-        keys = (self._keys.live(channel), self._keys.top(channel))
+        keys = self._keys.live_and_top(channel)
         top, complete, *messages = await self._commands.call(
             "EVAL", _HISTORY, 2, *keys, _new_epoch(), keep, after, known, min(limit, _MOST_MESSAGES)
         )
@@ -154,7 +154,7 @@ class RedisBus:
             channel = publication.channel
             keep = retention_of(channel)
             position = publication.position.encode() if publication.position else ""
-            keys += (self._keys.live(channel), self._keys.top(channel))
+            keys += self._keys.live_and_top(channel)
             arguments += (position, publication.header, publication.payload)
             arguments += (keep.messages, keep.seconds, keep.top_seconds)
         return ("EVAL", _PUBLISH, len(keys), *keys, _new_epoch(), *arguments)

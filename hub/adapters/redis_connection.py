@@ -43,7 +43,7 @@ class RedisCommands:
         self._client = Redis.from_url(
             url,
             socket_connect_timeout=CONNECT_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # type: ignore[no-untyped-call]
+            retry=Retry(NoBackoff(), 0),
             **_safer_tls(url),
         )
         # redis-py would turn stream entries into dicts, which forgets repeated fields.
@@ -53,7 +53,7 @@ class RedisCommands:
         """One command; `wait_seconds` is how long Redis itself may take its time (BLOCK)."""
         try:
             async with asyncio.timeout(self._timeout_seconds + wait_seconds):
-                return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+                return await self._client.execute_command(*command)
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             raise self._unavailable(_sentence(error)) from error
 
@@ -78,7 +78,7 @@ class RedisCommands:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.aclose()  # type: ignore[attr-defined]
+        await self._client.aclose()
 
 
 def _sentence(error: Exception) -> str:

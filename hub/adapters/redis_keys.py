@@ -10,20 +10,16 @@ from hub.model.vocabulary import LANE, partition_of
 class RedisKeys:
     """The key layout of one deployment (`prefix`) with a fixed number of partitions."""
 
-    __slots__ = ("_partitions", "control", "ingest", "partitions", "publish", "rejected")
+    __slots__ = ("_partitions", "control", "ingest", "partitions", "prefix", "publish", "rejected")
 
     def __init__(self, prefix: str, partitions: int) -> None:
         self._partitions = partitions
+        self.prefix = prefix
         self.partitions = (*(str(number) for number in range(partitions)), LANE)
         self.ingest = f"{prefix}:ingest"  # public: publishers XADD here
         self.rejected = f"{prefix}:ingest:rejected"
         self.publish = f"{prefix}:publish"  # public: publishers PUBLISH here
         self.control = f"{prefix}:control"
-
-    @property
-    def prefix(self) -> str:
-        """What every key begins with."""
-        return self.ingest.removesuffix(":ingest")
 
     def queue(self, partition: str) -> str:
         """The stream of one partition's waiting slices."""
@@ -39,11 +35,16 @@ class RedisKeys:
 
     def live(self, channel: str) -> str:
         """The history list of a live channel, and the pub/sub channel of the same name."""
-        return f"{self.prefix}:{{{self._tag(channel)}}}:live:{channel}"
+        return self.live_and_top(channel)[0]
 
     def top(self, channel: str) -> str:
         """Offset, epoch and last position of a live channel."""
-        return f"{self.prefix}:{{{self._tag(channel)}}}:top:{channel}"
+        return self.live_and_top(channel)[1]
+
+    def live_and_top(self, channel: str) -> tuple[str, str]:
+        """Both keys of a live channel."""
+        tag = f"{self.prefix}:{{{self._tag(channel)}}}"
+        return f"{tag}:live:{channel}", f"{tag}:top:{channel}"
 
     def _tag(self, channel: str) -> str:
         if channel.startswith("#"):

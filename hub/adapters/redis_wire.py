@@ -6,7 +6,7 @@ It never reconnects; `RedisLink` does.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import hiredis
 
@@ -33,7 +33,7 @@ class Wire(asyncio.Protocol):
         self._on_answer = on_answer
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
-        self._replies: deque[asyncio.Future[object]] = deque()
+        self._replies: deque[asyncio.Future[Any]] = deque()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
@@ -68,9 +68,10 @@ class Wire(asyncio.Protocol):
     def send(self, *command: str | bytes) -> None:
         """Write one command; a broken connection swallows it."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(hiredis.pack_command(command))
+            # hiredis' stub calls for a tuple of one; any length works.
+            self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]
 
-    async def until(self, awaited: asyncio.Future[None]) -> None:
+    async def until(self, awaited: asyncio.Future[Any]) -> None:
         """Wait for something that this connection brings. Raises `WireError` when it ends before."""
         await asyncio.wait([awaited, self.closed], return_when=asyncio.FIRST_COMPLETED)
         if not awaited.done():
@@ -131,12 +132,10 @@ class Wire(asyncio.Protocol):
             self.abort(f"Redis refused: {str(reply)[:200]}")
 
     async def _ask(self, *command: str) -> None:
-        waiter: asyncio.Future[object] = self._loop.create_future()
+        waiter: asyncio.Future[Any] = self._loop.create_future()
         self._replies.append(waiter)
         self.send(*command)
-        await asyncio.wait([waiter, self.closed], return_when=asyncio.FIRST_COMPLETED)
-        if not waiter.done():
-            raise WireError(self.reason)
+        await self.until(waiter)
         reply = waiter.result()
         if isinstance(reply, Exception):
             raise WireError(f"Redis refused: {str(reply)[:200]}")

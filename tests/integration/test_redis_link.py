@@ -3,11 +3,18 @@
 import asyncio
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from redis.asyncio import Redis
 
 from hub.adapters.embedded_valkey import EmbeddedValkey
@@ -324,6 +331,86 @@ async def test_passwords_and_databases_of_the_url_are_used(own_valkey: EmbeddedV
         assert "wrong" not in str(caught.value)
         for part in (bus, queue, refused):
             await part.close()
+
+
+@pytest.mark.req("R34")
+async def test_tls_checks_certificate_and_name(
+    valkey: EmbeddedValkey, redis_prefix: str, tmp_path: Path
+) -> None:
+    certificate, context = self_signed(tmp_path)
+    async with Proxy(path=str(valkey.socket_path), tls=context) as proxy:
+        good = f"rediss://localhost:{proxy.port}/0?ssl_ca_certs={certificate}"
+        bus, hearing = await start(good, redis_prefix)
+        await bus.subscribe("#alice")
+        assert (await bus.publish([Publication("#alice", b"x")]))[0].listeners == 1
+        await hearing.messages(1)
+        await bus.close()
+        for bad in (
+            f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={certificate}",  # another name
+            f"rediss://localhost:{proxy.port}/0",  # nobody vouches for it
+        ):
+            refused, unheard = await start(bad, redis_prefix)
+            assert unheard.states == ["lost"]
+            with pytest.raises(BusUnavailable):
+                await refused.publish([Publication("#alice", b"x")])
+            await refused.close()
+
+
+def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate for `localhost`, and a server's context with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "redis.pem"
+    pem.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + built.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    authority = folder / "authority.pem"
+    authority.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    return authority, context
+
+
+@pytest.mark.req("R1", "I6")
+def test_everything_works_on_uvloop_as_well(valkey: EmbeddedValkey, redis_prefix: str) -> None:
+    """Its transports are not those of asyncio."""
+
+    async def cut_and_go_on() -> None:
+        async with Proxy(path=str(valkey.socket_path)) as proxy:
+            for url in (proxy.url, valkey.url):
+                bus, hearing = await start(url, redis_prefix)
+                queue = RedisQueue(url, redis_prefix, PARTITIONS)
+                await bus.subscribe("#alice")
+                if url == proxy.url:
+                    proxy.cut()
+                    await hearing.until(lambda: hearing.states == ["lost", "restored"])  # noqa: B023
+                    proxy.freeze()
+                    await hearing.until(lambda: len(hearing.states) == 3)  # noqa: B023
+                    proxy.thaw()
+                    await hearing.until(lambda: len(hearing.states) == 4)  # noqa: B023
+                assert (await bus.publish([Publication("#alice", b"x")]))[0].listeners == 1
+                await hearing.messages(1)
+                assert await queue.append([Append("e1", {"1": b"x"})]) == [Appended("e1")]
+                assert len(await queue.read("1", None, 10, 0.1)) > 0
+                await queue.close()
+                await bus.close()
+
+    uvloop.run(cut_and_go_on())
 
 
 @pytest.mark.req("I1")

@@ -4,14 +4,18 @@ Frozen, it keeps connections open and moves no byte, like a peer whose machine h
 """
 
 import asyncio
+import ssl
 from types import TracebackType
 from typing import Self
 
 
 class Proxy:
-    """Forwards to a Unix socket or a TCP port."""
+    """Forwards to a Unix socket or a TCP port; with `tls` it speaks TLS to those who connect."""
 
-    def __init__(self, path: str | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, path: str | None = None, port: int | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         self._path = path
         self._target_port = port
         self._server: asyncio.Server | None = None
@@ -59,7 +63,7 @@ class Proxy:
         self._writers.clear()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -1,13 +1,13 @@
 -- Appends the events of one or more calls: idempotency check and append are one step.
 -- KEYS: for each partition its stream and its total, then the idempotency keys.
--- ARGV: number of partitions; for each event: id, index of its idempotency key in KEYS (0: none), digest, seconds to
---   keep it, number of slices, and for each slice the partition's number and the bytes.
--- Returns for each event 0 (appended), "=<id>" (was appended before as <id>) or "!<id>" (the key has another body).
+-- ARGV: number of partitions; for each event (or run of events without keys): its id, index of its idempotency key in
+--   KEYS (0: none), digest, seconds to keep it, number of slices, and for each slice the partition's number and the bytes.
+-- Returns for each 0 (appended), "=<id>" (was appended before as <id>) or "!<id>" (the key has another body).
 -- Each entry's first field is the partition's total before it, so that waiting slices are counted by subtraction.
 -- Keys are set last: if an append fails, no key may claim that it happened.
 local partitions = tonumber(ARGV[1])
 local slices = {}
-for number = 1, partitions do slices[number] = {} end
+for number = 1, partitions do slices[tostring(number)] = {} end
 
 local answers, fresh, used = {}, {}, {}
 local at = 2
@@ -28,7 +28,7 @@ while at <= #ARGV do
   end
   if answer == 0 then
     for index = 1, count do
-      local list = slices[tonumber(ARGV[at + 3 + 2 * index])]
+      local list = slices[ARGV[at + 3 + 2 * index]]
       list[#list + 1] = ARGV[at + 4 + 2 * index]
     end
   end
@@ -37,7 +37,7 @@ while at <= #ARGV do
 end
 
 for number = 1, partitions do
-  local list = slices[number]
+  local list = slices[tostring(number)]
   local from = 1
   while from <= #list do
     -- Lua passes at most about 8,000 arguments.
