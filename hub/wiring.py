@@ -34,6 +34,7 @@ from hub.inbox import Inbox
 from hub.ingest import Ingest
 from hub.intake import Intake
 from hub.jwks import Jwks
+from hub.keyfiles import make_private_folder
 from hub.keys import Keys
 from hub.live.edge import Edge
 from hub.live.generation import Generation, Sight
@@ -94,6 +95,8 @@ async def open_store(settings: Settings) -> Store:
 
 async def migrate_database(settings: Settings) -> None:
     """Bring the schema to this program's version. Repeating it, also at the same time, changes nothing."""
+    if settings.database_url is None:
+        make_private_folder(settings.data_dir)
     await migrate(settings.sqlalchemy_url.get_secret_value())
 
 
