@@ -108,5 +108,6 @@ async def _agree(channel: Channel[Any], position: StreamPosition | None) -> None
 def _check(seat: Seat) -> None:
     if seat.left:
         raise Refused(503, "connection_closed", "The connection ended before it had joined.")
-    if seat.revoked:
+    user = seat.member.user
+    if seat.revoked or (user and seat.wire.identity.issued_at_us < user.tokens_valid_from_us):
         raise Refused(403, "token_revoked", "This token was revoked.")

@@ -54,9 +54,9 @@ class Member:
 
     __slots__ = (
         "backlog",
-        "changes",
         "loading",
         "locale",
+        "outdated",
         "ready",
         "restricted",
         "seats",
@@ -73,7 +73,7 @@ class Member:
         self.user_at_us = 0
         self.ready = False  # `user` may be used; otherwise broadcasts wait in `backlog`
         self.loading: asyncio.Future[Viewer] | None = None
-        self.changes = 0  # of the row, as heard; a load that began before the last one is done again
+        self.outdated = False  # what `loading` brought is too old
         self.restricted = False
         self.locale: str | None = None
         self.topics: dict[str, list[Subscription]] = {}

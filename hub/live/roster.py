@@ -45,8 +45,10 @@ class Roster:
         """Return when the row is there, or the member has left. Raises `StoreUnavailable`."""
         while not member.ready and self._registry.members.get(member.user_id) is member:
             self.need(member)
-            if member.loading is not None:
-                await asyncio.shield(member.loading)
+            if member.loading is None:
+                continue
+            await asyncio.shield(member.loading)
+            await asyncio.sleep(0)  # the future is done, `_loaded` may still wait for its turn
 
     def reload(self, member: Member) -> None:
         """The row is too old to be used."""
@@ -59,14 +61,14 @@ class Roster:
         self._viewers.forget(user_id)
         member = self._registry.members.get(user_id)
         if member is not None:
-            member.changes += 1
+            self._change(member)
             self.reload(member)
 
     def all_changed(self, *, reload: bool) -> None:
         """Changes may have been missed."""
         self._viewers.clear()
         for member in self._registry.members.values():
-            member.changes += 1
+            self._change(member)
             self._registry.set_unready(member)
             if reload and member.loading is None:
                 self._load(member)
@@ -95,18 +97,22 @@ class Roster:
         """Stop loading."""
         await self._viewers.close()
 
-    def _load(self, member: Member) -> None:
-        changes = member.changes
-        member.loading = self._viewers.load(member.user_id)
-        member.loading.add_done_callback(lambda future: self._loaded(member, changes, future))
+    def _change(self, member: Member) -> None:
+        # A load that is under way is done again by `viewers`; one that just ended is too old.
+        member.outdated = member.loading is not None and member.loading.done()
 
-    def _loaded(self, member: Member, changes: int, future: asyncio.Future[Viewer]) -> None:
+    def _load(self, member: Member) -> None:
+        member.loading = self._viewers.load(member.user_id)
+        member.loading.add_done_callback(lambda future: self._loaded(member, future))
+
+    def _loaded(self, member: Member, future: asyncio.Future[Viewer]) -> None:
         member.loading = None
+        outdated, member.outdated = member.outdated, False
         if self._registry.members.get(member.user_id) is not member or future.cancelled():
             return
         if future.exception() is not None:
             self._failed[member] = None
-        elif member.changes != changes:
+        elif outdated:
             self._load(member)
         else:
             self._accept(member, future.result())

@@ -1,0 +1,142 @@
+"""Reports of what was reached: written to a visible wire, whose peer proved afterwards that it reads."""
+
+import pytest
+
+from hub.live.node import LiveNode
+from hub.live.reached import UNPROVEN
+from hub.live.seam import StreamPosition
+from tests.support.clock import FakeClock
+from tests.support.live_wires import (
+    FakeWire,
+    LiveStore,
+    LossyBus,
+    broadcast_publication,
+    connect,
+    make_broadcast,
+    personal_publication,
+    settle,
+)
+
+
+async def publish(bus: LossyBus, *ids: str) -> None:
+    await bus.publish([personal_publication("alice", one, f"kind=notification;reach={one}") for one in ids])
+    await settle()
+
+
+def pong(live: LiveNode, wire: FakeWire, clock: FakeClock) -> None:
+    wire.alive_us = clock.advance(1)
+    live.proven_alive(wire)
+
+
+async def stored(live: LiveNode, store: LiveStore) -> list[tuple[str, str]]:
+    await live._reached.flush()
+    return [(user_id, notification_id) for user_id, notification_id, _ in store.reports]
+
+
+async def test_a_pong_after_it_reports_what_was_written(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire = FakeWire("alice")
+    await connect(live, wire)
+    written_us = clock.now_us()
+    await publish(bus, "ntf_1")
+    await bus.publish([personal_publication("alice", "unflagged")])
+    await settle()
+    assert await stored(live, store) == []
+    pong(live, wire, clock)
+    assert await stored(live, store) == [("alice", "ntf_1")]
+    assert store.reports[0][2] == written_us
+    pong(live, wire, clock)
+    assert len(await stored(live, store)) == 1
+
+
+async def test_a_hidden_wire_reports_nothing(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire = FakeWire("alice")
+    await connect(live, wire)
+    await live.rpc(wire, "presence.set", {"visible": False})
+    await publish(bus, "ntf_1")
+    pong(live, wire, clock)
+    assert await stored(live, store) == []
+    await live.rpc(wire, "presence.set", b'{"visible":true}')
+    await publish(bus, "ntf_2")
+    pong(live, wire, clock)
+    assert await stored(live, store) == [("alice", "ntf_2")]
+
+
+async def test_a_proof_from_before_it_proves_nothing(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire = FakeWire("alice")
+    await connect(live, wire)
+    wire.alive_us = clock.now_us()
+    clock.advance(1)
+    await publish(bus, "ntf_1")
+    live.proven_alive(wire)
+    assert await stored(live, store) == []
+    pong(live, wire, clock)
+    assert await stored(live, store) == [("alice", "ntf_1")]
+
+
+async def test_what_came_with_the_reply_counts_and_two_wires_report_once(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    await publish(bus, "ntf_1")
+    wires = [FakeWire("alice"), FakeWire("alice")]
+    for wire in wires:
+        joined, _ = await connect(live, wire, {"#alice": StreamPosition("", 0)})
+        assert len(joined.missed) == 1
+    for wire in wires:
+        pong(live, wire, clock)
+        assert await stored(live, store) == [("alice", "ntf_1")]
+
+
+async def test_a_flagged_broadcast_is_reported_for_each_user(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wires = [FakeWire("alice"), FakeWire("bob")]
+    for wire in wires:
+        await connect(live, wire)
+    await bus.publish([broadcast_publication(make_broadcast(1), "reach=ntf_1")])
+    await settle()
+    for wire in wires:
+        pong(live, wire, clock)
+    assert await stored(live, store) == [("alice", "ntf_1"), ("bob", "ntf_1")]
+
+
+async def test_reports_wait_for_the_store(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire = FakeWire("alice")
+    await connect(live, wire)
+    store.away = True
+    await publish(bus, "ntf_1")
+    pong(live, wire, clock)
+    assert await stored(live, store) == []
+    store.away = False
+    assert await stored(live, store) == [("alice", "ntf_1")]
+
+
+async def test_reports_that_wait_are_stored_at_the_end(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire = FakeWire("alice")
+    await connect(live, wire)
+    await publish(bus, "ntf_1")
+    pong(live, wire, clock)
+    await live.close()
+    assert [one[:2] for one in store.reports] == [("alice", "ntf_1")]
+
+
+@pytest.mark.req("I14")
+async def test_a_peer_that_never_answers_costs_bounded_memory(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire = FakeWire("alice")
+    await connect(live, wire)
+    for start in range(0, 200, 50):
+        await publish(bus, *(f"ntf_{number}" for number in range(start, start + 50)))
+    pong(live, wire, clock)
+    # The newest are reported; for the others backfill goes out.
+    assert await stored(live, store) == [("alice", f"ntf_{number}") for number in range(200 - UNPROVEN, 200)]
