@@ -92,17 +92,21 @@ async def drive(port: int, path: str, body: Callable[[int], bytes]) -> tuple[flo
 async def served(
     launch: Launch, port: int, path: str, body: Callable[[int], bytes]
 ) -> tuple[float, list[float]]:
-    """Run a server, warm it up a little, measure, stop it."""
-    process = await children.spawn(launch)
-    try:
-        ready = http_ready("127.0.0.1", port)
-        while not await ready():
-            if process.returncode is not None:
-                raise SystemExit("bench: the server did not start; its words are above")
-            await asyncio.sleep(0.05)
-        return await drive(port, path, body)
-    finally:
-        await children.stop(process, 20)
+    """Run a server, measure, stop it."""
+    with tempfile.TemporaryFile() as log:
+        process = await children.spawn(launch, log)
+        try:
+            ready = http_ready("127.0.0.1", port)
+            while not await ready():
+                if process.returncode is not None:
+                    log.seek(0)
+                    raise SystemExit(
+                        f"bench: the server did not start: {log.read().decode(errors='replace')}"
+                    )
+                await asyncio.sleep(0.05)
+            return await drive(port, path, body)
+        finally:
+            await children.stop(process, 20)
 
 
 async def main() -> None:
