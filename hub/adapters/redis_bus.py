@@ -72,7 +72,10 @@ class RedisBus:
         return History(epoch_now, offset, held, complete == 1)
 
     async def tops(self, channels: Sequence[str]) -> dict[str, tuple[str, int]]:
-        """See `LiveBus.tops`."""
+        """See `LiveBus.tops`. Asked for none, it makes sure that Redis answers."""
+        if not channels:
+            await self._commands.call("PING")
+            return {}
         commands: list[Command] = []
         for start in range(0, len(channels), _SCRIPT_TOPS):
             part = channels[start : start + _SCRIPT_TOPS]

@@ -218,7 +218,10 @@ class RedisLink:
                 await wire.closed
                 _log.warning("The link to Redis was lost: %s", wire.reason)
             except (OSError, UnicodeError, WireError) as error:  # TimeoutError is an OSError
-                _log.warning("No link to Redis: %s", str(error) or type(error).__name__)
+                level = logging.DEBUG if failures else logging.WARNING  # once per outage
+                _log.log(level, "No link to Redis: %s", str(error) or type(error).__name__)
+            except Exception:  # noqa: BLE001 - a defect of the listener must not make a node deaf for ever
+                _log.exception("The link to Redis starts again")
             finally:
                 self._forget(wire)
             if not first.done():

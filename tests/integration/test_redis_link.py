@@ -249,6 +249,52 @@ async def test_an_append_to_a_frozen_server_is_never_called_a_success(
     await queue.close()
 
 
+@pytest.mark.req("I1", "R31")
+async def test_what_waits_for_a_hanging_redis_is_bounded(
+    proxy: Proxy, redis_url: str, redis_prefix: str
+) -> None:
+    """In bytes and in time; what was never sent is called so."""
+    queue = RedisQueue(proxy.url, redis_prefix, PARTITIONS, timeout_seconds=0.3)
+    await queue.append([Append("e1", {"0": b"e1"})])
+    proxy.freeze()
+    sent = asyncio.create_task(queue.append([Append("e2", {"0": b"e2"})]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    large = bytes(40 * 1024 * 1024)
+    kept = asyncio.create_task(queue.append([Append("e3", {"0": large})]))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueUnavailable, match="Too much waits"):
+        await queue.append([Append("e4", {"0": large})])
+    with pytest.raises(QueueUnavailable, match="unknown"):
+        await sent
+    with pytest.raises(QueueUnavailable, match="nothing was appended"):
+        await kept
+    proxy.thaw()
+    assert await queue.append([Append("e5", {"0": b"e5"})]) == [Appended("e5")]
+    read = [part.raw for part in await queue.read("0", None, 10, 0)]
+    assert (read[0], read[-1]) == (b"e1", b"e5")
+    assert large not in read
+    await queue.close()
+
+
+@pytest.mark.req("I6")
+async def test_a_defect_of_the_node_does_not_make_it_deaf(proxy: Proxy, redis_prefix: str) -> None:
+    class Clumsy(Hearing):
+        def bus_restored(self) -> None:
+            super().bus_restored()
+            if self.states.count("restored") == 1:
+                raise RuntimeError("a defect")
+
+    bus = RedisBus(proxy.url, redis_prefix, PARTITIONS, link_timing=QUICK)
+    hearing = Clumsy()
+    await bus.start(hearing)
+    await bus.subscribe("#alice")
+    proxy.cut()
+    await hearing.until(lambda: hearing.states == ["lost", "restored"] * 2)
+    assert (await bus.publish([Publication("#alice", b"x")]))[0].listeners == 1
+    await bus.close()
+
+
 @pytest.mark.req("I1")
 async def test_a_lost_answer_is_not_sent_again(proxy: Proxy, redis_url: str, redis_prefix: str) -> None:
     """The append happens, its answer is lost: told as unknown, and appended once."""
