@@ -217,9 +217,9 @@ def parse_preferences(document: Any) -> Preferences:
         preferences = msgspec.convert(document, Preferences)
     except msgspec.ValidationError as error:
         sentence, _, path = str(error).partition(" - at `")
-        pointer = (
-            path.rstrip("`").removeprefix("key in `").removeprefix("$").replace(".", "/").partition("[")[0]
-        )
+        # msgspec names no entry of a map: "$.categories[...]", and "key` in `$.categories" for a wrong key.
+        place = path.strip("`").removeprefix("key` in `").removeprefix("$")
+        pointer = place.partition("[")[0].replace(".", "/")
         problem = FieldError(pointer, "invalid_value", sentence + ".")
         raise Refused(
             422, "invalid_preferences", f"These are not preferences: {sentence}.", [problem]

@@ -27,6 +27,8 @@ IN_APP, EMAIL, SMS, PUSH, MOBILE = Channel
 NOW = parse_moment("2026-06-01T20:30:00Z")
 SECOND = 1_000_000
 ALL = frozenset(Channel)
+ALICE = NamedUser("alice")
+EVERYONE = BroadcastAudience(everyone=True)
 
 
 def env(**fields):
@@ -56,7 +58,7 @@ def person(prefer=None, *, reachable=(PUSH, MOBILE), suppressed=(), erased=None,
     )
 
 
-def planned(one=None, of=None, who=None, category=None, named=NamedUser("alice"), **environment):
+def planned(one=None, of=None, who=None, category=None, named=ALICE, **environment):
     made = plan(one or event(), of or kind(), category, who, named, env(**environment))
     assert {reason.rule for reason in made.notification.reasons} <= RULES.keys()
     assert made == plan(one or event(), of or kind(), category, who, named, env(**environment))
@@ -433,7 +435,7 @@ def test_texts_that_are_the_same_for_all_are_rendered_once():
 # ---------------------------------------------------------------- broadcasts
 
 
-def planned_broadcast(one, of, audience=BroadcastAudience(everyone=True), category=None, **environment):
+def planned_broadcast(one, of, audience=EVERYONE, category=None, **environment):
     return plan_broadcast(one, of, category, audience, 5, env(**environment))
 
 
