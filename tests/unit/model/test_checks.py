@@ -1,0 +1,184 @@
+"""Definitions, deliveries and the ledger: what can be stored, how a delivery moves, what must add up."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.model.checks import category_errors, type_errors
+from hub.model.deliveries import CANCEL_REASONS, MOVES, may_move
+from hub.model.ledger import SliceSums, check_event, check_expansion, check_slice
+from hub.model.rules import RULES
+from hub.model.types import MESSAGE, CategoryDefinition, TypeDefinition
+
+
+def of_type(body):
+    definition = msgspec.convert({"category": "c"} | body, TypeDefinition)
+    return [(error.pointer, error.code) for error in type_errors(definition)]
+
+
+@pytest.mark.req("R14")
+def test_a_whole_definition_can_be_stored():
+    definition = {
+        "title": "Order {{ data.number }}",
+        "url": "/orders/{{ data.number }}",
+        "icon": "https://x/y.png",
+        "actions": [{"title": "Show", "url": "/orders"}],
+        "schema": {"type": "object"},
+        "expose": ["number"],
+        "channels": {
+            "in_app": {},
+            "email": {"when": "unseen", "fallback": ["sms"], "subject": "{{ data.number }}"},
+        },
+        "digest": {"channels": ["email"], "window_seconds": 60},
+        "locales": {"ko-KR": {"title": "주문", "channels": {"email": {"subject": "주문"}}}},
+    }
+    assert of_type(definition) == []
+    assert type_errors(MESSAGE.definition) == []
+
+
+@pytest.mark.req("R35")
+@pytest.mark.parametrize(
+    ("body", "pointer", "code"),
+    [
+        ({"title": "{{"}, "/title", "invalid_template"),
+        ({"title": "a\x00"}, "/title", "invalid_text"),
+        ({"url": "javascript:x"}, "/url", "invalid_url"),
+        ({"actions": [{"title": "x", "url": "data:x"}]}, "/actions/0/url", "invalid_url"),
+        ({"schema": {"type": 1}}, "/schema", "invalid_schema"),
+        ({"expose": ["a\x00"]}, "/expose/0", "invalid_text"),
+        ({"channels": {"in_app": {"when": "offline"}}}, "/channels/in_app/when", "invalid_policy"),
+        (
+            {"channels": {"email": {"fallback": ["sms", "email"]}}},
+            "/channels/email/fallback/1",
+            "invalid_fallback",
+        ),
+        ({"channels": {"email": {"fallback": ["in_app"]}}}, "/channels/email/fallback/0", "invalid_fallback"),
+        (
+            {"channels": {"email": {"fallback": ["sms", "sms"]}}},
+            "/channels/email/fallback/1",
+            "invalid_fallback",
+        ),
+        ({"digest": {"channels": ["in_app"], "window_seconds": 1}}, "/digest/channels/0", "invalid_digest"),
+        ({"locales": {"x_y": {}}}, "/locales/x_y", "invalid_locale"),
+        ({"locales": {"a/b": {"title": "{{"}}}, "/locales/a~1b/title", "invalid_template"),
+        (
+            {"locales": {"ko": {"channels": {"email": {"header": "x"}}}}},
+            "/locales/ko/channels/email/header",
+            "unknown_field",
+        ),
+    ],
+)
+def test_what_cannot_be_stored_is_told_with_its_place(body, pointer, code):
+    assert (pointer, code) in of_type(body)
+
+
+def test_a_place_in_a_larger_document():
+    definition = TypeDefinition(category="c", title="{{", schema={"type": 1})
+    assert [error.pointer for error in type_errors(definition, "/types/t")] == [
+        "/types/t/schema",
+        "/types/t/title",
+    ]
+
+
+def test_categories_are_checked_too():
+    good = {"title": "Orders", "locales": {"ko": {"title": "주문"}}, "defaults": {"sms": False}}
+    assert category_errors(msgspec.convert(good, CategoryDefinition)) == []
+    bad = {"title": "a\x00", "locales": {"k_o": {"description": "\x00"}}}
+    errors = category_errors(msgspec.convert(bad, CategoryDefinition), "/categories/c")
+    assert {error.pointer for error in errors} == {
+        "/categories/c/title",
+        "/categories/c/locales/k_o",
+        "/categories/c/locales/k_o/description",
+    }
+
+
+# ---------------------------------------------------------------- deliveries
+
+
+def test_every_move_leads_to_a_state_and_every_state_can_end():
+    final = {state for state, moves in MOVES.items() if not moves}
+    assert final == {"delivered", "cancelled", "expired", "dead"}
+    for state in MOVES:
+        assert MOVES[state] <= MOVES.keys()
+        reached = {state}
+        while more := {to for one in reached for to in MOVES[one]} - reached:
+            reached |= more
+        assert reached & final, state
+
+
+@pytest.mark.parametrize(
+    ("state", "to", "allowed"),
+    [
+        ("held", "queued", True),
+        ("queued", "sending", True),
+        ("sending", "sent", True),
+        ("sent", "delivered", True),
+        ("held", "sending", False),
+        ("held", "cancelled", True),
+        ("sending", "cancelled", False),
+        ("sent", "queued", False),
+        ("unknown", "queued", False),
+        ("delivered", "sent", False),
+        ("cancelled", "queued", False),
+    ],
+)
+def test_moves_of_a_delivery(state, to, allowed):
+    assert may_move(state, to) is allowed
+
+
+def test_a_state_that_does_not_exist_is_told_loudly():
+    with pytest.raises(KeyError):
+        may_move("lost", "queued")
+    assert not CANCEL_REASONS & MOVES.keys()
+    assert "erased" in RULES
+
+
+# ---------------------------------------------------------------- the ledger
+
+COUNTS = st.integers(0, 5)
+
+
+@given(
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    st.dictionaries(st.sampled_from(sorted(MOVES)), COUNTS),
+    st.integers(-2, 2),
+    st.integers(-2, 2),
+)
+def test_a_slice_balances_exactly_when_its_sums_do(in_app, suppressed, rejected, states, lost, missing):
+    recipients = in_app + suppressed + rejected + lost
+    deliveries = sum(states.values()) + missing
+    faults = check_slice(
+        SliceSums("evt_x", "3", recipients, in_app, suppressed, rejected, deliveries), states
+    )
+    assert bool(faults) == bool(lost or missing)
+    assert all(fault.endswith(".") and "evt_x" in fault for fault in faults)
+
+
+def test_a_ledger_knows_only_states_that_exist():
+    assert check_slice(SliceSums("evt_x", "3", 1, 1, 0, 0, 1), {"lost": 1}) != []
+    assert check_slice(SliceSums("evt_x", "3", 0, 1, -1), {}) != []
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "planned", "waiting", "balances"),
+    [
+        ("generated", 3, 3, 0, True),
+        ("accepted", 3, 2, 0, True),
+        ("generated", 3, 2, 0, False),
+        ("generated", 3, 3, 1, False),
+        ("scheduled", 3, 1, 1, True),
+        ("accepted", 3, 4, 0, False),
+    ],
+)
+def test_an_event_has_all_its_slices_before_it_counts_as_generated(
+    state, expected, planned, waiting, balances
+):
+    assert (check_event("evt_x", state, expected, planned, waiting) == []) is balances
+
+
+def test_an_expansion_accounts_for_its_whole_audience():
+    assert check_expansion("ntf_x", 10, 7, {"no_address": 2, "channel": 1}) == []
+    assert check_expansion("ntf_x", 10, 7, {"no_address": 2}) != []
