@@ -89,10 +89,8 @@ async def _check_inbox(cluster: Cluster, user: str, sent: dict[str, list[str]]) 
         report = await cluster.call("GET", f"/v1/events/{row['event']}")
         assert report["status"] == "generated"
         assert report["recipients"] == report["in_app"] + report["suppressed"] + report["rejected"]
-        lines = (await cluster.call("GET", "/v1/log", params={"event": row["event"], "state": "generated"}))[
-            "log"
-        ]
-        assert len(lines) == report["recipients"]
+        page = await cluster.call("GET", "/v1/log", params={"event": row["event"], "state": "generated"})
+        assert len(page["entries"]) == report["recipients"]
 
 
 async def _check_live(user: str, listener: Listener, sent: dict[str, list[str]]) -> None:
