@@ -199,7 +199,8 @@ class RedisLink:
 
     def _message(self, key: bytes, body: bytes) -> None:
         subscription = self._subscriptions.get(key)
-        if subscription is not None and subscription.count > 0:
+        # Between the end of one subscription and the confirmation of the next nobody has been promised anything.
+        if subscription is not None and subscription.confirmed:
             self._listener.link_message(subscription.name, body)
 
     # ------------------------------------------------------------ connections, one after the other
