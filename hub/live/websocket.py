@@ -11,19 +11,10 @@ import random
 from typing import Final
 
 from hub.errors import ClarionError, Refused, TokenError, TokenExpired
-from hub.live import centrifuge
-from hub.live.centrifuge import (
-    Ask,
-    Connect,
-    Disconnect,
-    History,
-    Refresh,
-    Reply,
-    Rpc,
-    Session,
-    Subscribe,
-    Unsubscribe,
-)
+from hub.live.centrifuge import codes, replies
+from hub.live.centrifuge.codes import Disconnect
+from hub.live.centrifuge.commands import Ask, Connect, History, Refresh, Reply, Rpc, Subscribe, Unsubscribe
+from hub.live.centrifuge.session import Session
 from hub.live.connection import Connection
 from hub.live.edge import VERSION, Edge
 from hub.live.rfc6455 import (
@@ -45,7 +36,7 @@ from hub.model.vocabulary import BROADCASTS, personal_channel
 
 logger = logging.getLogger(__name__)
 
-_PING: Final = text_frame(centrifuge.PING_LINE)
+_PING: Final = text_frame(replies.PING_LINE)
 
 
 class WebSocketConnection(Connection):
@@ -109,16 +100,16 @@ class WebSocketConnection(Connection):
                 self._work()
             case Ping(payload):
                 if not self._session.spend(now):
-                    self._disconnect(centrifuge.FLOOD)
+                    self._disconnect(codes.FLOOD)
                 elif not self._paused:  # a peer that does not read gets no pongs piled up
                     self.send(pong_frame(payload))
             case Pong():
                 if not self._session.spend(now):
-                    self._disconnect(centrifuge.FLOOD)
+                    self._disconnect(codes.FLOOD)
                 elif self._frame_pings and self._pong_at is not math.inf:
                     self._on_pong()
             case Binary():
-                self._disconnect(centrifuge.BAD)
+                self._disconnect(codes.BAD)
             case Closing(code, _):
                 self._finish(close_frame(code, ""))
                 if self._transport is not None:
@@ -177,7 +168,7 @@ class WebSocketConnection(Connection):
             case History():
                 await self._history(ask)
             case Rpc(number, method, data):
-                self._reply(centrifuge.rpc_line(number, await self._edge.node.rpc(self, method, data)))
+                self._reply(replies.rpc_line(number, await self._edge.node.rpc(self, method, data)))
 
     def _reply(self, line: bytes) -> None:
         self.send(text_frame(line))
@@ -186,24 +177,24 @@ class WebSocketConnection(Connection):
         match ask, error:
             case ((Connect() | Refresh()), TokenExpired()):
                 if isinstance(ask, Refresh):
-                    self._disconnect(centrifuge.EXPIRED)  # §6: not error 109, which would be terminal
+                    self._disconnect(codes.EXPIRED)  # §6: not error 109, which would be terminal
                 else:
-                    self._refuse_connect(ask, centrifuge.TOKEN_EXPIRED)
+                    self._refuse_connect(ask, codes.TOKEN_EXPIRED)
             case ((Connect() | Refresh()), TokenError()):
-                self._disconnect(centrifuge.INVALID_TOKEN)
+                self._disconnect(codes.INVALID_TOKEN)
             case Connect(), Refused(status=403):
-                self._disconnect(centrifuge.INVALID_TOKEN)
+                self._disconnect(codes.INVALID_TOKEN)
             case Connect(), Refused(status=429):
-                self._disconnect(centrifuge.LIMIT)
+                self._disconnect(codes.LIMIT)
             case Connect(), _:
-                self._refuse_connect(ask, centrifuge.INTERNAL)
+                self._refuse_connect(ask, codes.INTERNAL)
             case _, Refused():
-                self._reply(centrifuge.error_line(ask.id, centrifuge.error_code(error)))
+                self._reply(replies.error_line(ask.id, codes.error_code(error)))
             case _, _:
-                self._reply(centrifuge.error_line(ask.id, centrifuge.INTERNAL))
+                self._reply(replies.error_line(ask.id, codes.INTERNAL))
 
     def _refuse_connect(self, ask: Connect, code: int) -> None:
-        self._reply(centrifuge.error_line(ask.id, code))
+        self._reply(replies.error_line(ask.id, code))
         self._session.refuse()
         self._close_at = self._edge.wheel.now() + self._edge.limits.linger_seconds
         self._set_deadline()
@@ -214,7 +205,7 @@ class WebSocketConnection(Connection):
         elif self._session_identity is not None:
             identity = self._session_identity
         else:
-            self._disconnect(centrifuge.BAD)
+            self._disconnect(codes.BAD)
             return
         if self.is_closing():
             return
@@ -233,7 +224,7 @@ class WebSocketConnection(Connection):
             self._edge.node.leave(self)
             return
         limits = self._edge.limits
-        line = centrifuge.connect_line(
+        line = replies.connect_line(
             ask.id,
             self.connection_id,
             VERSION,
@@ -255,18 +246,16 @@ class WebSocketConnection(Connection):
         if self._closing:
             return
         if identity.user_id != self.identity.user_id:
-            self._disconnect(centrifuge.INVALID_TOKEN)
+            self._disconnect(codes.INVALID_TOKEN)
             return
         if self.identity.operator and not identity.operator:
-            self._disconnect(
-                centrifuge.GAP
-            )  # its channels differ now: it comes back with what it may have (§6)
+            self._disconnect(codes.GAP)  # its channels differ now: it comes back with what it may have (§6)
             return
         self.identity = identity
         self._expire_with(identity)
         self._set_deadline()
         ttl_seconds = self._ttl_seconds(identity)
-        self._reply(centrifuge.refresh_line(ask.id, self.connection_id, VERSION, ttl_seconds))
+        self._reply(replies.refresh_line(ask.id, self.connection_id, VERSION, ttl_seconds))
 
     async def _subscribe(self, ask: Subscribe) -> None:
         position = None if ask.position is None else StreamPosition(ask.position.epoch, ask.position.offset)
@@ -275,21 +264,21 @@ class WebSocketConnection(Connection):
             return
         if joined.was_recovering and not joined.recovered and ask.wants_112:
             self._edge.node.unsubscribe(self, ask.channel)
-            self._reply(centrifuge.error_line(ask.id, centrifuge.UNRECOVERABLE))
+            self._reply(replies.error_line(ask.id, codes.UNRECOVERABLE))
             return
         self._session.subscribed(ask.channel)
         (subscription,) = bounded([joined], self._edge.limits.recovery_bytes)
-        self._reply(centrifuge.subscribe_line(ask.id, subscription))
+        self._reply(replies.subscribe_line(ask.id, subscription))
         self._edge.node.release(self)
 
     async def _history(self, ask: History) -> None:
         since = None if ask.since is None else StreamPosition(ask.since.epoch, ask.since.offset)
         page = await self._edge.node.history(self, ask.channel, ask.limit, since, ask.reverse)
         if since is not None and since.epoch and since.epoch != page.epoch:
-            self._reply(centrifuge.error_line(ask.id, centrifuge.UNRECOVERABLE))
+            self._reply(replies.error_line(ask.id, codes.UNRECOVERABLE))
             return
         publications = [(frame.offset, frame.payload) for frame in page.missed]
-        self._reply(centrifuge.history_line(ask.id, page.epoch, page.offset, publications))
+        self._reply(replies.history_line(ask.id, page.epoch, page.offset, publications))
 
     # ------------------------------------------------------------ time
 
@@ -319,7 +308,7 @@ class WebSocketConnection(Connection):
         elif now >= self._close_at:
             self._disconnect(self._overdue())
         elif now >= self._pong_at:
-            self._disconnect(centrifuge.NO_PONG)
+            self._disconnect(codes.NO_PONG)
         else:
             if now >= self._ping_at:
                 self._ping(now)
@@ -327,8 +316,8 @@ class WebSocketConnection(Connection):
 
     def _overdue(self) -> Disconnect:
         if self._session.is_connected:
-            return centrifuge.EXPIRED
-        return centrifuge.STALE if self._session.is_new else centrifuge.SERVER_ERROR
+            return codes.EXPIRED
+        return codes.STALE if self._session.is_new else codes.SERVER_ERROR
 
     def _ping(self, now: float) -> None:
         self._ping_at = now + self._edge.limits.ping_seconds
@@ -348,19 +337,19 @@ class WebSocketConnection(Connection):
     def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
         """Tell the client that a subscription began or ended."""
         if subscribed:
-            self._reply(centrifuge.subscribed_push(channel, epoch, offset))
+            self._reply(replies.subscribed_push(channel, epoch, offset))
         else:
             self._session.unsubscribed(channel)
-            self._reply(centrifuge.unsubscribed_push(channel, 2000, "server unsubscribe"))
+            self._reply(replies.unsubscribed_push(channel, 2000, "server unsubscribe"))
 
     def gap(self, channel: str) -> None:
         """Something was missed: the client comes back with its position, or subscribes again."""
         if channel in (BROADCASTS, personal_channel(self.identity.user_id)):
-            self._disconnect(centrifuge.GAP)
+            self._disconnect(codes.GAP)
         else:
             self._session.unsubscribed(channel)
             self._edge.node.unsubscribe(self, channel)
-            self._reply(centrifuge.unsubscribed_push(channel, 2500, "insufficient state"))
+            self._reply(replies.unsubscribed_push(channel, 2500, "insufficient state"))
 
     # ------------------------------------------------------------ the end
 
@@ -376,10 +365,14 @@ class WebSocketConnection(Connection):
         """The peer broke RFC 6455: close, and read no more frames."""
         self._reader = None
         self._finish(close_frame(code, reason))
+        transport = self._transport
+        if transport is not None and transport.can_write_eof():
+            # Not `close`: with bytes unread that would be a reset, which may overtake the close frame.
+            transport.write_eof()
 
     def overflow(self) -> None:
         """A peer that does not read cannot see the close frame for long: the linger ends it."""
-        self._disconnect(centrifuge.SLOW)
+        self._disconnect(codes.SLOW)
 
     def on_left(self) -> None:
         """Leave the node; stop what is being answered."""
@@ -389,18 +382,18 @@ class WebSocketConnection(Connection):
         self._edge.remove(self)
 
 
-def bounded(joined: list[Joined], limit_bytes: int) -> list[centrifuge.Subscription]:
+def bounded(joined: list[Joined], limit_bytes: int) -> list[replies.Subscription]:
     """The subscriptions of a join. What was missed beyond the limit counts as unrecoverable, so memory stays bounded."""
     subscriptions = []
     for one in joined:
         size = sum(len(frame.payload) for frame in one.missed)
         if size > limit_bytes:
-            subscriptions.append(centrifuge.Subscription(one.channel, one.epoch, one.missed[-1].offset, True))
+            subscriptions.append(replies.Subscription(one.channel, one.epoch, one.missed[-1].offset, True))
             continue
         limit_bytes -= size
         publications = [(frame.offset, frame.payload) for frame in one.missed]
         subscriptions.append(
-            centrifuge.Subscription(
+            replies.Subscription(
                 one.channel, one.epoch, one.offset, one.was_recovering, one.recovered, publications
             )
         )

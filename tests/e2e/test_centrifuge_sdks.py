@@ -1,5 +1,6 @@
 """The public Centrifuge SDKs, unmodified, against the edge: every story with each of them."""
 
+from functools import partial
 
 import pytest
 

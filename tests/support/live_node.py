@@ -34,11 +34,11 @@ class FakeGate:
         if self.failure is not None:
             raise self.failure
         try:
-            claims = jwt.decode(token, SECRET, algorithms=["HS256"])
-        except jwt.ExpiredSignatureError:
-            raise TokenExpired("The token has expired.") from None
+            claims = jwt.decode(token, SECRET, algorithms=["HS256"], options={"verify_exp": False})
         except jwt.PyJWTError:
             raise TokenError("The token is not good.") from None
+        if claims["exp"] + 60 < time.time():  # the leeway of the real one
+            raise TokenExpired("The token has expired.")
         operator = claims.get("operator") is True
         expires_at_us = int(claims["exp"] * 1e6)
         return Identity(claims["sub"], expires_at_us, int(claims["iat"] * 1e6), operator)

@@ -129,6 +129,7 @@ class RawStream:
         self.headers: dict[str, str] = {}
         self.body = b""
         self.is_over = False
+        self.cursor = ""
 
     @classmethod
     async def open(

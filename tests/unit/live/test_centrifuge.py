@@ -7,23 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.errors import Refused
-from hub.live import centrifuge
-from hub.live.centrifuge import (
-    BAD,
-    FLOOD,
-    UNAVAILABLE,
+from hub.live.centrifuge import codes, replies
+from hub.live.centrifuge.codes import BAD, FLOOD, UNAVAILABLE, Disconnect
+from hub.live.centrifuge.commands import (
     Connect,
-    Disconnect,
     History,
     Position,
     Refresh,
     Reply,
     Rpc,
-    Session,
     Subscribe,
-    Subscription,
     Unsubscribe,
 )
+from hub.live.centrifuge.replies import Subscription
+from hub.live.centrifuge.session import BURST, Session
 
 NOW = 1_000.0
 
@@ -49,7 +46,7 @@ def answer(session: Session, command: object) -> object:
 
 
 def error(number: int, code: int) -> dict[str, object]:
-    found = json.loads(centrifuge.error_line(number, code))
+    found = json.loads(replies.error_line(number, code))
     assert isinstance(found, dict)
     return found
 
@@ -287,10 +284,10 @@ def test_a_burst_passes_more_gets_error_111_and_far_more_ends_the_connection():
         effects.append(json.loads(effect.line)["error"]["code"] if isinstance(effect, Reply) else effect)
         if isinstance(effect, Disconnect):
             break
-    assert effects[: centrifuge.BURST - 2] == [108] * (centrifuge.BURST - 2)
+    assert effects[: BURST - 2] == [108] * (BURST - 2)
     assert 111 in effects
     assert effects[-1] == FLOOD
-    assert len(effects) <= 2 * centrifuge.BURST + 1
+    assert len(effects) <= 2 * BURST + 1
 
 
 @pytest.mark.req("I14")
@@ -303,12 +300,12 @@ def test_a_frame_full_of_commands_is_not_kept():
         effects.append(effect)
         session.finish()
     assert effects[-1] == FLOOD
-    assert len(effects) <= 2 * centrifuge.BURST + 1
+    assert len(effects) <= 2 * BURST + 1
 
 
 def test_a_client_that_slows_down_is_served_again():
     session = connected()
-    for number in range(2, 2 + centrifuge.BURST + 20):
+    for number in range(2, 2 + BURST + 20):
         feed(session, {"id": number, "presence": {"channel": "c"}})
         session.next_effect()
     session.receive('{"id":900,"presence":{"channel":"c"}}', NOW + 3)
@@ -321,7 +318,7 @@ def test_a_client_that_slows_down_is_served_again():
 
 
 def test_the_connect_reply_leaves_zero_values_out():
-    line = centrifuge.connect_line(
+    line = replies.connect_line(
         1,
         "c",
         "v",
@@ -346,7 +343,7 @@ def test_the_connect_reply_leaves_zero_values_out():
 
 def test_a_recovered_subscription_carries_what_was_missed():
     subscription = Subscription("#a", "e", 43, True, True, [(44, b'{"n":9}'), (45, b'{"n":10}')])
-    result = json.loads(centrifuge.subscribe_line(3, subscription))["subscribe"]
+    result = json.loads(replies.subscribe_line(3, subscription))["subscribe"]
     assert result == {
         "recoverable": True,
         "positioned": True,
@@ -359,7 +356,7 @@ def test_a_recovered_subscription_carries_what_was_missed():
 
 
 def test_an_unrecoverable_one_carries_neither_recovered_nor_publications():
-    result = json.loads(centrifuge.subscribe_line(3, Subscription("#a", "e", 9, True)))["subscribe"]
+    result = json.loads(replies.subscribe_line(3, Subscription("#a", "e", 9, True)))["subscribe"]
     assert result == {
         "recoverable": True,
         "positioned": True,
@@ -371,19 +368,19 @@ def test_an_unrecoverable_one_carries_neither_recovered_nor_publications():
 
 @pytest.mark.parametrize("ttl", [-30, 0, 1])
 def test_a_ttl_is_at_least_one_second_since_zero_would_be_left_out(ttl):
-    assert json.loads(centrifuge.refresh_line(1, "c", "v", ttl))["refresh"]["ttl"] == 1
+    assert json.loads(replies.refresh_line(1, "c", "v", ttl))["refresh"]["ttl"] == 1
 
 
 def test_history_and_rpc_always_have_their_fields():
-    assert json.loads(centrifuge.history_line(1, "e", 0, [])) == {
+    assert json.loads(replies.history_line(1, "e", 0, [])) == {
         "id": 1,
         "history": {"publications": [], "epoch": "e", "offset": 0},
     }
-    assert json.loads(centrifuge.rpc_line(1, b"null")) == {"id": 1, "rpc": {"data": None}}
+    assert json.loads(replies.rpc_line(1, b"null")) == {"id": 1, "rpc": {"data": None}}
 
 
 def test_a_line_stays_one_line_even_with_pretty_json():
-    line = centrifuge.rpc_line(1, b'{\n  "a": "x\\ny"\r\n}')
+    line = replies.rpc_line(1, b'{\n  "a": "x\\ny"\r\n}')
     assert b"\n" not in line
     assert b"\r" not in line
     assert json.loads(line)["rpc"]["data"] == {"a": "x\ny"}
@@ -391,17 +388,26 @@ def test_a_line_stays_one_line_even_with_pretty_json():
 
 @pytest.mark.parametrize(
     ("status", "code", "temporary"),
-    [(404, 104, False), (401, 103, False), (403, 103, False), (422, 107, False), (400, 107, False)]
-    + [(429, 111, True), (503, 100, True), (500, 100, True), (409, 100, True)],
+    [
+        (404, 104, False),
+        (401, 103, False),
+        (403, 103, False),
+        (422, 107, False),
+        (400, 107, False),
+        (429, 111, True),
+        (503, 100, True),
+        (500, 100, True),
+        (409, 100, True),
+    ],
 )
 def test_refusals_have_their_codes(status, code, temporary):
-    found = json.loads(centrifuge.error_line(1, centrifuge.error_code(Refused(status, "c", "d"))))["error"]
+    found = json.loads(replies.error_line(1, codes.error_code(Refused(status, "c", "d"))))["error"]
     assert (found["code"], found.get("temporary", False)) == (code, temporary)
     assert found["message"]
 
 
 @pytest.mark.parametrize(
-    "disconnect", [value for value in vars(centrifuge).values() if isinstance(value, Disconnect)], ids=str
+    "disconnect", [value for value in vars(codes).values() if isinstance(value, Disconnect)], ids=str
 )
 def test_reasons_are_plain_words_because_sdks_parse_json_in_them(disconnect):
     with pytest.raises(ValueError):
