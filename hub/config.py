@@ -171,6 +171,17 @@ class Settings(BaseSettings):
         "a count per s, m, h or d, such as 600/m or 100/5m, or none",
     )
 
+    metrics_port: int | None = _setting(
+        None,
+        "Where a generator answers scrapes of its metrics; unset, nowhere. Nodes have /metrics.",
+        "a whole number from 1 to 65535",
+    )
+    metrics_peers: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (),
+        "Other processes whose metrics a node shows with its own, when they cannot be scraped one by one.",
+        "http:// addresses separated by spaces or commas",
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -190,10 +201,15 @@ class Settings(BaseSettings):
     def _host(cls, value: str) -> str:
         return _need(value, re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", value))
 
-    @field_validator("port")
+    @field_validator("port", "metrics_port")
     @classmethod
-    def _port(cls, value: int) -> int:
-        return _need(value, 1 <= value <= 65_535)
+    def _port(cls, value: int | None) -> int | None:
+        return _need(value, value is None or 1 <= value <= 65_535)
+
+    @field_validator("metrics_peers", mode="before")
+    @classmethod
+    def _metrics_peers(cls, value: object) -> object:
+        return tuple(_need(part, re.fullmatch(r"https?://[^\s/]+(/\S*)?", part)) for part in _words(value))
 
     @field_validator("public_url")
     @classmethod

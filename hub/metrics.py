@@ -4,12 +4,22 @@ Labels are few and closed (no ids of users or keys); their children are bound on
 three times as much as counting. Each part of the program counts through its own small object.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+    start_http_server,
+)
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from hub import __version__
 
@@ -195,12 +205,50 @@ class Metrics:
         for partition, count in slices.items():
             self._waiting(partition).set(count)
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The text for a scrape and its media type, as the scraper wants it."""
+    def exposition(self, accept: str = "", peers: Sequence[str] = ()) -> tuple[bytes, str]:
+        """The text for a scrape and its media type, as the scraper wants it.
+
+        `peers`: the texts of other processes that are shown with this one (`clarion up` has one address for all).
+        """
+        shown = _Together(self.registry, peers) if peers else self.registry
         if "application/openmetrics-text" in accept:
-            text: bytes = generate_openmetrics(self.registry)  # type: ignore[no-untyped-call]
+            text: bytes = generate_openmetrics(shown)  # type: ignore[no-untyped-call]
             return text, OPENMETRICS_TYPE
-        return generate_latest(self.registry), TEXT_TYPE
+        return generate_latest(shown), TEXT_TYPE
+
+    def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Answer scrapes from a thread of its own, for roles without an API; returns what ends it."""
+        server, thread = start_http_server(port, host, self.registry)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop
+
+
+class _Together(Collector):
+    """Families of several processes as one scrape: those with one name are joined."""
+
+    def __init__(self, registry: CollectorRegistry, peers: Sequence[str]) -> None:
+        self._registry = registry
+        self._peers = peers
+
+    def collect(self) -> Iterable[Metric]:
+        """Own families first; a peer's sample with labels that are there already is left out."""
+        families = {family.name: family for family in self._registry.collect()}
+        for text in self._peers:
+            for family in text_string_to_metric_families(text):
+                own = families.setdefault(family.name, family)
+                if own is not family:
+                    known = {(sample.name, *sorted(sample.labels.items())) for sample in own.samples}
+                    own.samples += [
+                        sample
+                        for sample in family.samples
+                        if (sample.name, *sorted(sample.labels.items())) not in known
+                    ]
+        return families.values()
 
 
 def _way(source: str) -> str:

@@ -233,6 +233,13 @@ def ensure_port_free(host: str, port: int) -> None:
             ) from error
 
 
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody used a moment ago."""
+    with socket.create_server((host, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 def http_ready(host: str, port: int, path: str = "/readyz") -> Callable[[], Awaitable[bool]]:
     """A readiness check: one GET that must answer 200 within 2 s."""
 

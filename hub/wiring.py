@@ -133,7 +133,7 @@ class Core:
 
 
 @asynccontextmanager
-async def open_core(settings: Settings) -> AsyncIterator[Core]:
+async def open_core(settings: Settings, role: str) -> AsyncIterator[Core]:
     """The parts that both roles share, closed at the end."""
     async with AsyncExitStack() as stack:
         clock = SystemClock()
@@ -144,16 +144,21 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         stack.push_async_callback(queue.close)
         bus = RedisBus(redis_url(settings), settings.redis_prefix, settings.partitions)
         stack.push_async_callback(bus.close)
-        core = await core_of(settings, clock, store, queue, bus)
+        core = await core_of(settings, clock, store, queue, bus, role)
         core.generation = Generation(store, bus, partial(_look_at_redis, settings))
+        if role == "generator" and settings.metrics_port is not None:
+            end = core.metrics.serve(settings.host, settings.metrics_port)
+            stack.push_async_callback(asyncio.to_thread, end)
         yield core
 
 
-async def core_of(settings: Settings, clock: Clock, store: Store, queue: EventQueue, bus: LiveBus) -> Core:
+async def core_of(
+    settings: Settings, clock: Clock, store: Store, queue: EventQueue, bus: LiveBus, role: str
+) -> Core:
     """The shared parts on given adapters."""
     key = await store.setting("event_id_key", secrets.token_hex(16))
     definitions = Catalog(store, bus, clock)
-    return Core(settings, clock, store, queue, bus, EventIds(key.encode()), definitions, Metrics())
+    return Core(settings, clock, store, queue, bus, EventIds(key.encode()), definitions, Metrics(role))
 
 
 async def _look_at_redis(settings: Settings) -> Sight:
@@ -308,5 +313,10 @@ def owner_name() -> str:
 async def memory_core(settings: Settings, clock: Clock) -> Core:
     """A core on the in-memory adapters, for tests and experiments. Nothing survives the process."""
     return await core_of(
-        settings, clock, await memory_store(), MemoryQueue(clock, settings.partitions), MemoryBus(clock)
+        settings,
+        clock,
+        await memory_store(),
+        MemoryQueue(clock, settings.partitions),
+        MemoryBus(clock),
+        "memory",
     )

@@ -86,7 +86,7 @@ def install(lock: Path) -> None:
     """Install a lock file: with uv, which takes seconds, or with pip alone where uv cannot run."""
     uv = VENV / "bin" / "uv"
     has_uv = uv.exists() or pip_install(ROOT / "tools" / "uv.lock")
-    if has_uv and run(uv, "pip", "install", "--quiet", "--python", PYTHON, "--require-hashes", "-r", lock):
+    if has_uv and run(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON, "--require-hashes", "-r", lock):
         return
     say("uv cannot install here, using pip")
     if not pip_install(lock):

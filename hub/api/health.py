@@ -1,8 +1,10 @@
 """What operators and their machines ask: does it live, can it serve, what does it count."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Final
+
+import httpx2
 
 from hub.api.models import Health
 from hub.api.parts import Parts
@@ -56,8 +58,20 @@ async def metrics(call: Call) -> Reply:
     except (TimeoutError, ClarionError, OSError):
         pass  # a scrape must work when a part is away, all the more then
     accept = call.headers.get(b"accept", b"").decode("latin-1")
-    text, media_type = call.parts.metrics.exposition(accept)
+    peers = await _peers(call.parts.settings.metrics_peers)
+    text, media_type = call.parts.metrics.exposition(accept, peers)
     return Reply(text, media_type=media_type.encode())
+
+
+async def _peers(addresses: Sequence[str]) -> list[str]:
+    """The metrics of other processes; one that does not answer is left out."""
+    if not addresses:
+        return []
+    async with httpx2.AsyncClient(timeout=CHECK_SECONDS, trust_env=False) as client:
+        answers = await asyncio.gather(
+            *(client.get(address) for address in addresses), return_exceptions=True
+        )
+    return [one.text for one in answers if isinstance(one, httpx2.Response) and one.is_success]
 
 
 ROUTES = [

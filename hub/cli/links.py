@@ -15,8 +15,11 @@ from hub.wiring import open_store, sessions_of
 
 @app.command(epilog="Example: clarion dashboard --minutes 60")
 def dashboard(
-    name: Annotated[str, typer.Option(help="Whom the session belongs to, in logs and for revocation.")] = OPERATOR,
-    minutes: Annotated[int, typer.Option(min=1, max=1_440, help="How long the link works.")] = LINK_SECONDS // 60,
+    name: Annotated[
+        str, typer.Option(help="Whom the session belongs to, in logs and for revocation.")
+    ] = OPERATOR,
+    minutes: Annotated[int, typer.Option(min=1, max=1_440, help="How long the link works.")] = LINK_SECONDS
+    // 60,
     as_json: JsonOption = False,
 ) -> None:
     """Print a link that opens the dashboard, once."""

@@ -15,7 +15,7 @@ from hub.clock import SystemClock
 from hub.config import Settings
 from hub.leases import LeaseKeeper
 from hub.logs import configure_logging, get_logger
-from hub.supervisor import Part, Supervisor, ensure_port_free, http_ready
+from hub.supervisor import Part, Supervisor, ensure_port_free, free_port, http_ready
 from hub.tokens import Tokens
 from hub.wiring import (
     embedded_redis,
@@ -48,17 +48,16 @@ def node(
 
 
 async def _node(config: Settings) -> None:
-    from web.routes import page_routes
-
     from hub.api.app import create_app
     from hub.live.endpoints import live_routes
     from hub.live.server import listen, serve
+    from web.routes import page_routes
 
     health = await redis_health(config)
     if health.weakness:
         log.warning("an accepted event may be lost in a crash", reason=health.weakness)
     sockets = listen(config.host, config.port)
-    async with open_core(config) as core, open_hub(core, health.durability) as hub:
+    async with open_core(config, "node") as core, open_hub(core, health.durability) as hub:
         routes = [*live_routes(hub.edge), *page_routes(hub)]
         proxies = [str(network) for network in config.trusted_proxies]
         await serve(create_app(hub, routes), hub.edge, sockets, trusted_proxies=proxies)
@@ -79,7 +78,7 @@ async def _generate(config: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_core(config) as core:
+    async with open_core(config, "generator") as core:
         generator = generator_of(core)
         scheduler = Scheduler(
             core.store,
@@ -121,10 +120,17 @@ def up(
 
 async def _up(config: Settings) -> None:
     parts = []
-    environment = {"CLARION_HOST": config.host, "CLARION_PORT": str(config.port)}
+    metrics_port = str(free_port())  # the generator's, shown by the node beside its own
+    shared: dict[str, str] = {}
+    node_environment = {
+        "CLARION_HOST": config.host,
+        "CLARION_PORT": str(config.port),
+        "CLARION_METRICS_PEERS": f"http://127.0.0.1:{metrics_port}/metrics",
+    }
+    generator_environment = {"CLARION_HOST": "127.0.0.1", "CLARION_METRICS_PORT": metrics_port}
     if config.is_embedded_redis:
         valkey = embedded_redis(config)
-        environment["CLARION_REDIS_URL"] = valkey.url
+        shared["CLARION_REDIS_URL"] = valkey.url
         parts.append(
             Part(
                 "valkey",
@@ -137,8 +143,8 @@ async def _up(config: Settings) -> None:
         )
     await migrate_database(config)
     node_ready = http_ready(reachable(config.host), config.port)
-    parts.append(Part("node", lambda: _launch("node", environment), ready=node_ready))
-    parts.append(Part("generator", lambda: _launch("generate", environment)))
+    parts.append(Part("node", lambda: _launch("node", shared | node_environment), ready=node_ready))
+    parts.append(Part("generator", lambda: _launch("generate", shared | generator_environment)))
     await Supervisor(config.data_dir, parts, on_ready=lambda: _greet(config)).run()
 
 
