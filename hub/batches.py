@@ -4,15 +4,24 @@ Reads what planning needs in few queries (users, retractions, slices planned bef
 the ledger's sums. An event that cannot be planned raises here; the generator decides when to set it aside.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from hub.live.broadcasts import encode_broadcast
 from hub.model.contents import Rendered
-from hub.model.events import Event, NamedUser, Slice, decode_slice, encode_slice
+from hub.model.events import (
+    BroadcastAudience,
+    Event,
+    NamedUser,
+    Schedule,
+    Slice,
+    decode_slice,
+    encode_slice,
+)
 from hub.model.notifications import (
     Broadcast,
     LiveNotification,
@@ -42,6 +51,8 @@ from hub.ports import (
     StoredSlice,
 )
 
+BATCH_SLICES: Final = 500
+WORK_SECONDS: Final = 0.010  # of planning; what came first shall not wait for what came with it
 UNREADABLE: Final = "unreadable"
 
 
@@ -75,6 +86,7 @@ class Prepared:
     """A batch ready to commit, and what is announced after it, in the order of the queue."""
 
     batch: Batch
+    taken: int = 1  # how many of the given slices are in it
     announcements: list[tuple[Position, Notification | Broadcast]] = field(default_factory=list)
 
 
@@ -93,33 +105,46 @@ class Planner:
         self._catalog = catalog
         self._rules = rules
         self._partition = lease.name
+        self._pace = BATCH_SLICES  # how many slices are looked up at once: about what can be planned in time
 
     async def prepare(self, lease: Lease, slices: Sequence[QueuedSlice], now_us: int) -> Prepared:
-        """Plan slices. Raises `PlanningError` (or whatever an event makes planning raise) without writing."""
-        prepared = Prepared(Batch(replace(lease, position=slices[-1].position.encode())))
-        queued = self._decode(slices, prepared.batch, now_us)
-        known = await self._known(queued)
-        fresh = [item for item in queued if (item.part.event.id, item.key) not in known]
+        """Plan slices for `WORK_SECONDS` at most; `taken` says how many it were, at least one.
+
+        Raises `PlanningError` (or whatever an event makes planning raise) without writing.
+        """
+        prepared = Prepared(Batch(lease))
+        slices = slices[: self._pace]
+        readable = self._decode(slices)
+        known = await self._known(readable.values())
+        fresh = [item for item in readable.values() if (item.part.event.id, item.key) not in known]
         retracted = await self._store.retracted([item.part.event.id for item in fresh]) if fresh else set()
         users = await self._users(fresh)
+        zones = await self._zones(fresh)
         catalog = await self._catalog.current()
-        seen: set[tuple[str, str]] = set()
         work = _Work(self._rules, self._partition, users, catalog, prepared, now_us)
-        for item in queued:
-            identity = (item.part.event.id, item.key)
-            if identity in seen:
-                continue  # the same slice twice in one batch: an append that was repeated
-            seen.add(identity)
-            if stored := known.get(identity):
+        seen: set[tuple[str, str]] = set()
+        until = perf_counter() + WORK_SECONDS
+        for taken, one in enumerate(slices, 1):
+            item = readable.get(one.position)
+            identity = (item.part.event.id, item.key) if item else None
+            if item is None or identity is None:
+                _reject_unreadable(prepared.batch, one, now_us)
+            elif identity in seen:
+                pass  # the same slice twice in one batch: an append that was repeated
+            elif stored := known.get(identity):
                 prepared.announcements.extend(_announce_again(item.position, stored))
             elif item.part.event.id in retracted:
                 work.skip_retracted(item)
-            elif item.part.schedule is not None:
-                work.schedule(item, await self._store.timezones() if item.part.schedule.local else [])
-            elif item.part.broadcast is not None:
-                work.broadcast(item)
             else:
-                work.addressed(item)
+                work.plan(item, zones)
+            if identity:
+                seen.add(identity)
+            prepared.taken = taken
+            if perf_counter() > until:
+                break
+        last = slices[prepared.taken - 1].position
+        prepared.batch.lease = replace(prepared.batch.lease, position=last.encode())
+        self._pace = min(2 * prepared.taken, BATCH_SLICES)
         return prepared
 
     def reject(self, lease: Lease, queued: QueuedSlice, error: str, now_us: int) -> Prepared:
@@ -141,18 +166,17 @@ class Planner:
             )
         return Prepared(batch)
 
-    def _decode(self, slices: Sequence[QueuedSlice], batch: Batch, now_us: int) -> list[_Queued]:
-        queued = []
+    def _decode(self, slices: Sequence[QueuedSlice]) -> dict[Position, _Queued]:
+        readable = {}
         for one in slices:
             try:
                 part = decode_slice(one.raw)
             except msgspec.MsgspecError:
-                _reject_unreadable(batch, one, now_us)
-            else:
-                queued.append(_Queued(one.position, part, part.key(self._partition)))
-        return queued
+                continue
+            readable[one.position] = _Queued(one.position, part, part.key(self._partition))
+        return readable
 
-    async def _known(self, queued: Sequence[_Queued]) -> dict[tuple[str, str], StoredSlice]:
+    async def _known(self, queued: Iterable[_Queued]) -> dict[tuple[str, str], StoredSlice]:
         by_key: dict[str, list[str]] = {}
         for item in queued:
             by_key.setdefault(item.key, []).append(item.part.event.id)
@@ -171,6 +195,11 @@ class Planner:
             if item.part.event.actor is not None:
                 ids.add(item.part.event.actor)
         return await self._store.load_users(sorted(ids)) if ids else {}
+
+    async def _zones(self, queued: Sequence[_Queued]) -> list[str]:
+        """The zones that broadcasts at a local time are cut by; asked only for those."""
+        local = any(item.part.schedule is not None and item.part.schedule.local for item in queued)
+        return await self._store.timezones() if local else []
 
 
 class _Work:
@@ -198,6 +227,15 @@ class _Work:
     def _batch(self) -> Batch:
         return self._prepared.batch
 
+    def plan(self, item: _Queued, zones: Sequence[str]) -> None:
+        """Plan one slice, whatever it is."""
+        if item.part.schedule is not None:
+            self.schedule(item, item.part.schedule, zones)
+        elif item.part.broadcast is not None:
+            self.broadcast(item, item.part.broadcast)
+        else:
+            self.addressed(item)
+
     def addressed(self, item: _Queued) -> None:
         """Plan an addressed slice: one notification for each of its users."""
         event = item.part.event
@@ -218,10 +256,9 @@ class _Work:
             item, PlannedSlice(event.id, item.key, recipients, in_app, recipients - in_app, 0, deliveries)
         )
 
-    def broadcast(self, item: _Queued) -> None:
+    def broadcast(self, item: _Queued, audience: BroadcastAudience) -> None:
         """Plan a broadcast: one row that many read."""
-        event, audience = item.part.event, item.part.broadcast
-        assert audience is not None
+        event = item.part.event
         seq = self._batch.lease.broadcast_seq + 1
         self._batch.lease = replace(self._batch.lease, broadcast_seq=seq)
         row = plan_broadcast(
@@ -247,10 +284,8 @@ class _Work:
         in_app = int(row.in_app)
         self._close(item, PlannedSlice(event.id, item.key, 1, in_app, 1 - in_app, expansion=refused))
 
-    def schedule(self, item: _Queued, zones: Sequence[str]) -> None:
+    def schedule(self, item: _Queued, schedule: Schedule, zones: Sequence[str]) -> None:
         """Store an event that waits for its time, in as many parts as there are moments."""
-        schedule = item.part.schedule
-        assert schedule is not None
         user_zones = {named.id: self._zone(named) for named in schedule.users}
         rules = self._rules
         cut = cut_scheduled(item.part, zones, user_zones, rules.default_timezone, rules.partitions)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from hub.batches import CatalogSource, Planner, PlanningRules, Prepared, publications
+from hub.batches import BATCH_SLICES, CatalogSource, Planner, PlanningRules, Prepared, publications
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
 from hub.leases import LeaseKeeper, unless_stopped
 from hub.live.broadcasts import encode_broadcast_retracted
@@ -28,7 +28,6 @@ from hub.ports import (
     Store,
 )
 
-BATCH_SLICES: Final = 500
 WAIT_SECONDS: Final = 1.0
 TRIES: Final = 3
 
@@ -83,28 +82,33 @@ class Generator:
             slices = await unless_stopped(stop, reading)
             if not slices:
                 continue
-            lease = await self._run_batch(planner, lease, slices)
-            after = slices[-1].position
+            rest: Sequence[QueuedSlice] = slices
+            while rest:
+                lease, taken = await self._run_batch(planner, lease, rest)
+                rest = rest[taken:]
+            after = slices[-1].position  # the end of an entry: only whole ones can be trimmed
             await _persist(self._queue.trim, lease.name, after)
 
-    async def _run_batch(self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]) -> Lease:
-        """Plan, commit and publish; returns the lease with its new marks. Raises `LeaseLost`."""
+    async def _run_batch(
+        self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
+    ) -> tuple[Lease, int]:
+        """Plan, commit and publish the first of some slices; returns the lease with its new marks and how many.
+
+        Raises `LeaseLost` or `StoreUnavailable`.
+        """
         for attempt in range(1, TRIES + 1):
             try:
-                return await self._commit(await planner.prepare(lease, slices, self._clock.now_us()))
+                prepared = await planner.prepare(lease, slices, self._clock.now_us())
+                return await self._commit(prepared), prepared.taken
             except (LeaseLost, StoreUnavailable):
                 raise
             except Exception:  # noqa: BLE001 - whatever an event makes planning raise, the others go on
-                _log.exception(
-                    "batch of %d on partition %s failed (%d/%d)", len(slices), lease.name, attempt, TRIES
-                )
+                _log.exception("a batch on partition %s failed (%d/%d)", lease.name, attempt, TRIES)
         if len(slices) > 1:
-            for one in slices:
-                lease = await self._run_batch(planner, lease, [one])
-            return lease
+            return await self._run_batch(planner, lease, slices[:1])
         self._metrics.rejected(lease.name)
         reason = "Planning failed three times; the server's log has the cause."
-        return await self._commit(planner.reject(lease, slices[0], reason, self._clock.now_us()))
+        return await self._commit(planner.reject(lease, slices[0], reason, self._clock.now_us())), 1
 
     async def _commit(self, prepared: Prepared) -> Lease:
         batch = prepared.batch
