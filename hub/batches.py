@@ -358,6 +358,8 @@ def publications(prepared: Prepared, committed: Committed) -> list[Publication]:
     """What is announced live after the commit, in the order of the queue."""
     result: list[Publication] = []
     for position, row in prepared.announcements:
+        if row.id in committed.left_out:
+            continue  # retracted, replaced or erased between planning and commit
         if isinstance(row, Broadcast):
             header = f"kind=notification;at={position.ms * 1000}"
             result.append(Publication(BROADCASTS, encode_broadcast(row), position, header))
