@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
+
 from hub.access import Access
 from hub.adapters.embedded_valkey import EmbeddedValkey
 from hub.adapters.memory_bus import MemoryBus
@@ -275,8 +277,13 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         durability=durability,
         metrics=core.metrics,
         node=node,
-        edge=Edge(node, access, clock),
+        edge=Edge(node, access, clock, forward_presence=partial(_forward_presence, bus)),
     )
+
+
+async def _forward_presence(bus: LiveBus, user_id: str, connection_id: str, visible: bool) -> None:
+    control = {"kind": "presence", "id": user_id, "connection": connection_id, "visible": visible}
+    await bus.send_control(msgspec.json.encode(control))
 
 
 def generator_of(core: Core) -> Generator:
