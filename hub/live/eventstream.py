@@ -37,7 +37,7 @@ class EventStreamConnection(Connection):
     def __init__(self, edge: Edge, chunked: bool) -> None:
         super().__init__(edge)
         self._chunked = chunked
-        self._personal = self._broadcasts = sse.place_text(sse.Place("", 0))
+        self._personal = self._broadcasts = sse.place_text("", 0)
         self._joined = False
         self._stalled = False
         self._heartbeat_at = math.inf
@@ -58,15 +58,15 @@ class EventStreamConnection(Connection):
         is_bounded = size <= self._edge.limits.recovery_bytes
         for one in joined:
             offset = one.offset if is_bounded or not one.missed else one.missed[-1].offset
-            self._move(one.channel, one.epoch, offset)
+            self._move(one.channel, sse.place_text(one.epoch, offset))
             has_gap = has_gap or (one.was_recovering and not (one.recovered and is_bounded))
-        events = [sse.id_line(self._cursor()), sse.ready(self.connection_id, counts)]
+        events = [self._id_line(), sse.ready(self.connection_id, counts)]
         if has_gap:
             events.append(sse.gap())
         if is_bounded:
             for frame in (frame for one in joined for frame in one.missed):
-                self._move(frame.channel, frame.epoch, frame.offset)
-                events += [sse.id_line(self._cursor()), frame.sse()]
+                self._move(frame.channel, frame.place())
+                events += [self._id_line(), frame.sse()]
         return b"".join(events)
 
     def start(self, transport: asyncio.Transport, head: bytes, first: bytes) -> None:
@@ -90,15 +90,14 @@ class EventStreamConnection(Connection):
 
     # ------------------------------------------------------------ output
 
-    def _move(self, channel: str, epoch: str, offset: int) -> None:
-        place = sse.place_text(sse.Place(epoch, offset))
+    def _move(self, channel: str, place: bytes) -> None:
         if channel == BROADCASTS:
             self._broadcasts = place
         else:
             self._personal = place
 
-    def _cursor(self) -> str:
-        return sse.cursor_text(self._personal, self._broadcasts)
+    def _id_line(self) -> bytes:
+        return sse.id_line(self._personal, self._broadcasts)
 
     def _framed(self, data: bytes) -> bytes:
         return sse.chunk(data) if self._chunked else data
@@ -106,11 +105,11 @@ class EventStreamConnection(Connection):
     def encode(self, frame: Frame) -> bytes:
         """A publication as an event with the cursor after it."""
         if frame.offset:
-            self._move(frame.channel, frame.epoch, frame.offset)
+            self._move(frame.channel, frame.place())
         if frame.report_id and self._alive_at is math.inf:
             self._alive_at = self._edge.wheel.now() + self._edge.limits.alive_seconds
             self._set_deadline()
-        return self._framed(sse.id_line(self._cursor()) + frame.sse())
+        return self._framed(self._id_line() + frame.sse())
 
     def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
         """EventSource knows no subscriptions."""

@@ -37,7 +37,7 @@ class Frame:
     `payload` is the ready-made JSON of the live message. `kind` is its kind (SSE `event:`).
     """
 
-    __slots__ = ("_sse", "_websocket", "channel", "epoch", "kind", "offset", "payload", "report_id")
+    __slots__ = ("_place", "_sse", "_websocket", "channel", "epoch", "kind", "offset", "payload", "report_id")
 
     def __init__(
         self, channel: str, epoch: str, offset: int, kind: str, payload: bytes, report_id: str = ""
@@ -50,6 +50,7 @@ class Frame:
         self.report_id = report_id  # notification id to report as reached, or ""
         self._websocket: bytes | None = None
         self._sse: bytes | None = None
+        self._place: bytes | None = None
 
     def websocket_frame(self) -> bytes:
         """The complete RFC 6455 text frame that holds one Centrifuge push."""
@@ -67,6 +68,12 @@ class Frame:
         if self._sse is None:
             self._sse = sse.event(self.kind, self.payload)
         return self._sse
+
+    def place(self) -> bytes:
+        """Its half of an SSE cursor."""
+        if self._place is None:
+            self._place = sse.place_text(self.epoch, self.offset)
+        return self._place
 
 
 class Wire(Protocol):

@@ -27,19 +27,15 @@ class Cursor(NamedTuple):
     broadcasts: Place
 
 
-def place_text(place: Place) -> str:
+def place_text(epoch: str, offset: int) -> bytes:
     """One half of a cursor."""
-    return f"{place.epoch}:{place.offset}"
-
-
-def cursor_text(personal: str, broadcasts: str) -> str:
-    """A cursor of its two halves."""
-    return f"1!{personal}!{broadcasts}"
+    return b"%b:%d" % (epoch.encode(), offset)
 
 
 def encode_cursor(cursor: Cursor) -> str:
     """The text of a cursor: ASCII, without spaces and line breaks."""
-    return cursor_text(place_text(cursor.personal), place_text(cursor.broadcasts))
+    personal, broadcasts = place_text(*cursor.personal), place_text(*cursor.broadcasts)
+    return (b"1!%b!%b" % (personal, broadcasts)).decode()
 
 
 def decode_cursor(text: str) -> Cursor | None:
@@ -60,9 +56,9 @@ def event(kind: str, data: bytes, retry_ms: int | None = None) -> bytes:
     return b"%bevent: %b\ndata: %b\n\n" % (retry, kind.encode(), lines)
 
 
-def id_line(cursor: str) -> bytes:
-    """The line that makes the browser remember a cursor."""
-    return b"id: %b\n" % cursor.encode()
+def id_line(personal: bytes, broadcasts: bytes) -> bytes:
+    """The line that makes the browser remember a cursor, given its halves."""
+    return b"id: 1!%b!%b\n" % (personal, broadcasts)
 
 
 def comment(text: str = "") -> bytes:

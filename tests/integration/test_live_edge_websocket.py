@@ -659,6 +659,19 @@ async def test_a_flood_of_control_frames_ends_its_connection(rude):
 
 
 @pytest.mark.req("I14")
+async def test_a_flood_behind_a_slow_command_ends_too():
+    async with live_server() as hub:
+        hub.node.rpc_gate = asyncio.Event()
+        client = await logged_in(hub.port)
+        client.say({"id": 2, "rpc": {"method": "wait"}})
+        for number in range(3, 20):
+            client.say({"id": number, "rpc": {"method": "echo", "data": "x" * 60_000}})
+        assert (await client.closed())[0] == 3013
+        hub.node.rpc_gate.set()
+        assert [method for method, _ in hub.node.calls] == ["wait"]
+
+
+@pytest.mark.req("I14")
 async def test_a_flood_without_any_login_ends_too():
     async with live_server() as hub:
         client = await RawWebSocket.connect(hub.port)

@@ -46,7 +46,8 @@ from hub.model.vocabulary import BROADCASTS, personal_channel
 
 MAX_CHANNEL_LENGTH: Final = 255
 HISTORY_LIMIT: Final = 300
-MAX_PENDING: Final = 128
+MAX_PENDING: Final = 128  # commands that wait for one that is being answered; beyond it error 111 …
+MAX_PENDING_CHARACTERS: Final = 256 * 1024  # … and beyond this the connection ends
 BURST: Final = 200  # commands at once …
 PER_SECOND: Final = 50  # … and then at this rate; beyond it error 111, far beyond it 3013
 
@@ -68,8 +69,10 @@ class Session:
         "_allowance",
         "_busy",
         "_channels",
+        "_doom",
         "_moment",
         "_pending",
+        "_pending_characters",
         "_state",
         "awaits_pong",
         "user_id",
@@ -78,6 +81,8 @@ class Session:
     def __init__(self) -> None:
         self._state = _State.NEW
         self._pending: deque[Command | Disconnect] | None = None
+        self._pending_characters = 0  # what came since nothing waited
+        self._doom: Disconnect | None = None  # the client broke the protocol: nothing more is read
         self._busy = False
         self._channels: frozenset[str] = frozenset()  # client-side subscriptions
         self._allowance = float(BURST)
@@ -99,7 +104,7 @@ class Session:
 
     def receive(self, text: str, now: float) -> bool:
         """Take the text of one frame; `now` in seconds. Returns whether it held the pong that was due."""
-        if self._state in (_State.REFUSED, _State.CLOSED):
+        if self._doom is not None or self._state in (_State.REFUSED, _State.CLOSED):
             return False
         lines = text.split("\n")
         if len(lines) > 1 and not lines[-1]:
@@ -112,8 +117,16 @@ class Session:
                 continue
             if self._pending is None:
                 self._pending = deque()
+                self._pending_characters = 0
             self._pending.append(command)
+            self._pending_characters += len(line)
+            if self._pending_characters > MAX_PENDING_CHARACTERS:
+                command = FLOOD
+            if command is FLOOD:  # at once, whatever is being awaited: what waits must not grow
+                self._pending = deque([FLOOD])
+                self._busy = False
             if isinstance(command, Disconnect):
+                self._doom = command
                 break
         return ponged
 

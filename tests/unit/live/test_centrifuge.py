@@ -303,6 +303,35 @@ def test_a_frame_full_of_commands_is_not_kept():
     assert len(effects) <= 2 * BURST + 1
 
 
+@pytest.mark.req("I14")
+@pytest.mark.parametrize("size", [1, 60_000])
+def test_a_flood_while_a_command_is_awaited_ends_the_connection_at_once(size):
+    session = connected()
+    feed(session, {"id": 2, "rpc": {"method": "slow"}})
+    assert isinstance(session.next_effect(), Rpc)
+    command = json.dumps({"id": 3, "rpc": {"method": "m", "data": "x" * size}})
+    received = 0
+    while (effect := session.next_effect()) is None:
+        session.receive(command, NOW)
+        received += 1
+    assert effect == FLOOD
+    assert received <= (2 * BURST if size == 1 else 5)
+    session.receive(command, NOW + 100)
+    assert session.next_effect() is None
+
+
+def test_what_comes_after_a_broken_line_is_not_kept_while_a_command_is_awaited():
+    session = connected()
+    feed(session, {"id": 2, "rpc": {"method": "slow"}}, "garbage")
+    session.next_effect()
+    session.awaits_pong = True
+    assert feed(session, "{}") is False
+    feed(session, {"id": 3, "rpc": {"method": "m"}})
+    session.finish()
+    assert session.next_effect() == BAD
+    assert session.next_effect() is None
+
+
 def test_a_client_that_slows_down_is_served_again():
     session = connected()
     for number in range(2, 2 + BURST + 20):

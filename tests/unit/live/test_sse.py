@@ -78,7 +78,7 @@ def test_pretty_json_is_still_the_same_json():
 
 
 def test_the_id_line_goes_before_its_event():
-    block = sse.id_line("1!a:1!b:2") + sse.event("gap", b"{}")
+    block = sse.id_line(b"a:1", b"b:2") + sse.event("gap", b"{}")
     assert parse(block) == {"id": "1!a:1!b:2", "event": "gap", "data": "{}"}
 
 
