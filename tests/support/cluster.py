@@ -6,25 +6,29 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from sqlalchemy import select
 
 from hub import children
 from hub.adapters.embedded_valkey import EmbeddedValkey
+from hub.adapters.sql_store import SqlStore
+from hub.adapters.sql_store.tables import leases
 from hub.children import Launch
 from hub.clock import SystemClock
 from hub.config import load_settings
 from hub.supervisor import http_ready
 from hub.tokens import Tokens
-from hub.wiring import migrate_database, open_store
+from hub.wiring import migrate_database, open_store, waiting_events
 
 API_KEY = "test-key-0123456789abcdef"
 SECRET = "0123456789abcdef0123456789abcdef"
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
+DRAIN_SECONDS = 20.0
 
 
 def take_port() -> int:
@@ -40,8 +44,8 @@ class Member:
     def __init__(self, command: str, environment: dict[str, str], log: Path, port: int | None) -> None:
         self.command = command
         self.port = port
-        self._environment = environment
-        self._log = log
+        self.log = log
+        self.environment = environment
         self.process: asyncio.subprocess.Process | None = None
 
     @property
@@ -49,11 +53,17 @@ class Member:
         """Where a node listens."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The process id; the process must have been started."""
+        assert self.process
+        return self.process.pid
+
     async def start(self) -> None:
         """Start the process; a node is waited for."""
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = await children.spawn(
-                Launch((sys.executable, "-m", "hub", self.command), self._environment), log
+                Launch((sys.executable, "-m", "hub", self.command), self.environment), log
             )
         if self.port is not None:
             await self.ready()
@@ -77,13 +87,29 @@ class Member:
         if self.process:
             await self.process.wait()
 
+    async def terminate(self) -> int:
+        """Ask it to end (SIGTERM) and return its exit code."""
+        assert self.process
+        self.signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), DRAIN_SECONDS)
+
 
 class Cluster:
-    """A deployment in one folder."""
+    """A deployment in one folder. `settings` are those of all processes; `redis_of_node` leads single nodes elsewhere."""
 
-    def __init__(self, folder: Path, database_url: str, nodes: int, generators: int, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        *,
+        nodes: int = 1,
+        generators: int = 1,
+        redis_of_node: Mapping[int, str] | None = None,
+        **settings: str,
+    ) -> None:
         self.valkey = EmbeddedValkey(folder)
         self.folder = folder
+        self.database_url = database_url
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CLARION_")},
             "CLARION_DATA_DIR": str(folder),
@@ -100,25 +126,30 @@ class Cluster:
             redis_url=self.valkey.url,
             api_key=API_KEY,
             token_secret=SECRET,
+            **settings,
         )
         self.nodes = [self._member("node", number, take_port()) for number in range(nodes)]
         self.generators = [self._member("generate", number, None) for number in range(generators)]
-        self.client = httpx2.AsyncClient(timeout=10.0)
+        for number, url in (redis_of_node or {}).items():
+            self.nodes[number].environment["CLARION_REDIS_URL"] = url
+        self.client = httpx2.AsyncClient(timeout=10.0, limits=httpx2.Limits(max_connections=1_000))
 
     def _member(self, command: str, number: int, port: int | None) -> Member:
         environment = {**self.environment, **({"CLARION_PORT": str(port)} if port else {})}
         return Member(command, environment, self.folder / f"{command}-{number}.log", port)
+
+    # ------------------------------------------------------------ processes
 
     @property
     def members(self) -> list[Member]:
         """All processes but Valkey."""
         return [*self.nodes, *self.generators]
 
-    async def start(self) -> None:
-        """Start everything and wait until it answers."""
+    async def start(self, members: Iterable[Member] | None = None) -> None:
+        """Start Valkey and (all) members, and wait until they answer."""
         await self.valkey.start()
         await migrate_database(self.settings)
-        await asyncio.gather(*(member.start() for member in self.members))
+        await asyncio.gather(*(member.start() for member in (self.members if members is None else members)))
 
     async def stop(self) -> None:
         """End everything."""
@@ -128,52 +159,84 @@ class Cluster:
             await member.kill()
         await self.valkey.stop()
 
-    async def call(self, method: str, path: str, node: int = 0, **options: Any) -> Any:
-        """A call with the API key; its JSON. Raises httpx2 errors."""
-        headers = {"Authorization": f"Bearer {API_KEY}", **options.pop("headers", {})}
-        response = await self.client.request(method, self.nodes[node].url + path, headers=headers, **options)
-        response.raise_for_status()
-        return response.json()
+    # ------------------------------------------------------------ calls
 
-    async def publish_surely(self, key: str, event: dict[str, Any], node: int = 0) -> str:
-        """Publish and repeat with the same key until there is a 202: what a careful backend does."""
+    async def ask(self, method: str, path: str, node: int = 0, **options: Any) -> httpx2.Response:
+        """A call with the API key (unless `headers` say otherwise). Raises httpx2 errors of the transport."""
+        headers = {"Authorization": f"Bearer {API_KEY}", **options.pop("headers", {})}
+        return await self.client.request(method, self.nodes[node].url + path, headers=headers, **options)
+
+    async def call(self, method: str, path: str, node: int = 0, **options: Any) -> Any:
+        """The same; its JSON. Raises httpx2 errors, also for refusals."""
+        response = await self.ask(method, path, node, **options)
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+    async def call_surely(self, method: str, path: str, node: int = 0, **options: Any) -> Any:
+        """Repeat a harmless call, at another node each time, until it is answered: what a careful backend does."""
         while True:
             try:
-                answer = await self.call(
-                    "POST",
-                    "/v1/events",
-                    node,
-                    content=json.dumps(event),
-                    headers={"Idempotency-Key": key, "Content-Type": "application/json"},
-                )
-                return str(answer["id"])
+                return await self.call(method, path, node % len(self.nodes), **options)
             except httpx2.HTTPStatusError as error:
-                assert error.response.status_code == 503, error.response.text
+                if error.response.status_code != 503:
+                    raise AssertionError(error.response.text) from error
             except httpx2.HTTPError:
                 pass
+            node += 1
             await asyncio.sleep(0.05)
 
-    def token(self, user: str) -> str:
-        """A token for a user."""
-        return Tokens((SECRET.encode(),), SystemClock()).issue(user, 3600)
+    async def publish(self, *, node: int = 0, **event: Any) -> str:
+        """Publish one event and return its id."""
+        answer = await self.call("POST", "/v1/events", node, json=event)
+        return str(answer["id"])
 
-    async def inbox(self, user: str, node: int = 0) -> list[dict[str, Any]]:
+    async def publish_many(self, events: Sequence[Mapping[str, Any]], node: int = 0) -> list[str]:
+        """Publish in one request and return the ids."""
+        answer = await self.call("POST", "/v1/events/batch", node, json=list(events))
+        return [one["id"] for one in answer["results"]]
+
+    async def publish_surely(self, key: str, event: dict[str, Any], node: int = 0) -> str:
+        """Publish and repeat with the same key until there is a 202."""
+        headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
+        answer = await self.call_surely(
+            "POST", "/v1/events", node, content=json.dumps(event), headers=headers
+        )
+        return str(answer["id"])
+
+    def token(self, user: str, seconds: float = 3600) -> str:
+        """A token for a user."""
+        return Tokens((SECRET.encode(),), SystemClock()).issue(user, int(seconds))
+
+    def as_user(self, user: str) -> dict[str, str]:
+        """The headers of a user's call."""
+        return {"Authorization": f"Bearer {self.token(user)}"}
+
+    async def inbox(self, user: str, node: int = 0, **query: str) -> list[dict[str, Any]]:
         """A user's whole inbox, oldest first."""
         rows: list[dict[str, Any]] = []
         cursor: str | None = None
-        headers = {"Authorization": f"Bearer {self.token(user)}"}
+        headers = self.as_user(user)
         while True:
-            query = {"limit": "100", **({"cursor": cursor} if cursor else {})}
-            page = await self.call("GET", "/v1/me/notifications", node, params=query, headers=headers)
+            page = await self.call(
+                "GET",
+                "/v1/me/notifications",
+                node,
+                params={"limit": "100", **query, **({"cursor": cursor} if cursor else {})},
+                headers=headers,
+            )
             rows += page["notifications"]
             cursor = page["next"]
             if cursor is None:
                 return rows[::-1]
 
+    async def titles(self, user: str, node: int = 0) -> list[str]:
+        """The titles of a user's whole inbox, oldest first."""
+        return [row["title"] for row in await self.inbox(user, node)]
+
+    # ------------------------------------------------------------ what it is doing
+
     async def drained(self, timeout_seconds: float = 60.0) -> None:
         """Return when no event waits in the queue."""
-        from hub.wiring import waiting_events
-
         async with asyncio.timeout(timeout_seconds):
             while sum((await waiting_events(self.settings)).values()):
                 await asyncio.sleep(0.1)
@@ -186,6 +249,35 @@ class Cluster:
         finally:
             await store.close()
 
+    async def owners(self) -> dict[str, int]:
+        """Who holds which lease now: the process id by the lease's name. Lapsed leases are left out."""
+        store = SqlStore(self.database_url)
+        try:
+            async with store._db.read() as connection:
+                rows = await connection.execute(
+                    select(leases.c.name, leases.c.owner).where(leases.c.expires_at_us > store._db.now_us())
+                )
+                return {row.name: int(row.owner.split(":")[-2]) for row in rows}
+        finally:
+            await store.close()
+
+    async def wait_for_owners(self, *members: Member, timeout_seconds: float = 20.0) -> None:
+        """Return when these generators share all partitions among them, each its fair part."""
+        pids = {member.pid for member in members}
+        partitions = [*(str(number) for number in range(self.settings.partitions)), "lane"]
+        most = -(-len(partitions) // len(pids))
+        owners: dict[str, int] = {}
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while True:
+                    owners = await self.owners()
+                    held = [owners.get(name, 0) for name in partitions]
+                    if set(held) == pids and all(held.count(pid) <= most for pid in pids):
+                        return
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError(f"{pids} do not share the partitions: {owners}") from None
+
     def logs(self) -> str:
         """The ends of all logs, for a failing test's report."""
         return "\n".join(
@@ -194,71 +286,24 @@ class Cluster:
         )
 
 
-class Listener:
-    """An EventSource: reconnects with its last id for ever, keeps what it got and whether it was told of a gap."""
-
-    def __init__(self, cluster: Cluster, user: str, node: int = 0) -> None:
-        self.titles: list[str] = []
-        self.gaps = 0
-        self.connects = 0
-        self._cluster = cluster
-        self._user = user
-        self._node = node
-        self._cursor: str | None = None
-        self._task = asyncio.create_task(self._run())
-        self.connected = asyncio.Event()
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._once()
-            except httpx2.HTTPError:
-                pass
-            self.connected.clear()
-            await asyncio.sleep(0.1)
-
-    async def _once(self) -> None:
-        headers = {"Authorization": f"Bearer {self._cluster.token(self._user)}"}
-        if self._cursor:
-            headers["Last-Event-ID"] = self._cursor
-        url = self._cluster.nodes[self._node].url + "/v1/me/stream"
-        async with self._cluster.client.stream("GET", url, headers=headers) as response:
-            if response.status_code != 200:
-                return
-            self.connects += 1
-            event = ""
-            async for line in response.aiter_lines():
-                name, _, value = line.partition(": ")
-                if name == "event":
-                    event = value
-                elif name == "id":
-                    self._cursor = value
-                elif name == "data":
-                    self._take(event, value)
-
-    def _take(self, event: str, data: str) -> None:
-        if event == "ready":
-            self.connected.set()
-        elif event == "gap":
-            self.gaps += 1
-        elif event == "notification":
-            self.titles.append(json.loads(data)["notification"]["title"])
-
-    async def close(self) -> None:
-        """Go away."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-
 @asynccontextmanager
 async def running_cluster(
-    folder: Path, database_url: str, *, nodes: int = 1, generators: int = 1, **settings: str
+    folder: Path,
+    database_url: str,
+    *,
+    nodes: int = 1,
+    generators: int = 1,
+    redis_of_node: Mapping[int, str] | None = None,
+    asleep: bool = False,
+    **settings: str,
 ) -> AsyncIterator[Cluster]:
-    """A cluster that is gone at the end; its logs are printed when the test fails."""
+    """A cluster that is gone at the end; its logs are printed when the test fails. `asleep`: without generators yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(folder, database_url, nodes, generators, **settings)
+    cluster = Cluster(
+        folder, database_url, nodes=nodes, generators=generators, redis_of_node=redis_of_node, **settings
+    )
     try:
-        await cluster.start()
+        await cluster.start(cluster.nodes if asleep else None)
         yield cluster
     except BaseException:
         print(cluster.logs())
