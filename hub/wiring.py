@@ -38,7 +38,7 @@ from hub.intake import Intake
 from hub.jwks import Jwks
 from hub.keyfiles import make_private_folder
 from hub.keys import Keys
-from hub.live.edge import Edge, presence_forwarder
+from hub.live.edge import Edge
 from hub.live.generation import Generation, Sight
 from hub.live.node import LiveNode
 from hub.metrics import Metrics

@@ -12,14 +12,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from hub import __version__
 from hub.errors import Refused
 from hub.live.connection import NOBODY, Connection
 from hub.live.seam import Gate, Identity, Node
 from hub.live.wheel import Wheel
-from hub.ports import Clock, LiveBus
+from hub.ports import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +25,6 @@ VERSION: Final = f"clarion {__version__}"
 
 Forward = Callable[[str, str, bool], Awaitable[None]]
 """(user id, connection id, visible): tell the other nodes, one of which may hold the connection."""
-
-
-def presence_forwarder(bus: LiveBus) -> Forward:
-    """Tells the other nodes by a control message; the one that holds the connection acts on it."""
-
-    async def forward(user_id: str, connection_id: str, visible: bool) -> None:
-        control = {"kind": "presence", "id": user_id, "connection": connection_id, "visible": visible}
-        await bus.send_control(msgspec.json.encode(control))
-
-    return forward
 
 
 @dataclass(frozen=True, slots=True)
