@@ -357,17 +357,18 @@ class _Work:
 def publications(prepared: Prepared, committed: Committed) -> list[Publication]:
     """What is announced live after the commit, in the order of the queue."""
     result: list[Publication] = []
+    told: set[str] = set()
     for position, row in prepared.announcements:
         if row.id in committed.left_out:
-            continue  # retracted, replaced or erased between planning and commit
+            continue
+        header = f"kind=notification;at={position.ms * 1000}"  # the moment of the append, by Redis' clock
         if isinstance(row, Broadcast):
-            header = f"kind=notification;at={position.ms * 1000}"
             result.append(Publication(BROADCASTS, encode_broadcast(row), position, header))
             continue
         channel = personal_channel(row.user_id)
-        if replaced := committed.collapsed.get(row.user_id):
+        if row.user_id not in told and (replaced := committed.collapsed.get(row.user_id)):
+            told.add(row.user_id)
             result.append(Publication(channel, _retracted(replaced), header="kind=retracted"))
-        header = f"kind=notification;at={position.ms * 1000}"  # the moment of the append, by Redis' clock
         if _waits_for_reach(prepared, row):
             header += f";reach={row.id}"
         payload = encode_live(LiveNotification(wire_addressed(row)))

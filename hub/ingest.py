@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from hub.decoding import decode_json
-from hub.errors import BusUnavailable, FieldError, QueueUnavailable, Refused
+from hub.errors import BusUnavailable, FieldError, QueueUnavailable, Refused, StoreUnavailable
 from hub.intake import Intake, Submission, check_size, idempotency_of
 from hub.leases import unless_stopped
 from hub.livelog import encode_log
@@ -57,10 +57,13 @@ class Ingest:
     async def receive(self, body: bytes) -> None:
         """One message of the pub/sub channel. What cannot be accepted shows in the live log and is gone."""
         try:
-            event = decode_json(_decoder, check_size(body))
-            await self._intake.submit(Submission(event, "redis:publish", self._intake.new_id(), None))
-        except (Refused, QueueUnavailable) as error:
-            await self._report(error)
+            try:
+                event = decode_json(_decoder, check_size(body))
+                await self._intake.submit(Submission(event, "redis:publish", self._intake.new_id(), None))
+            except (Refused, QueueUnavailable) as error:
+                await self._report(error)
+        except StoreUnavailable as error:
+            _log.warning("a published message was lost: %s", error)
 
     async def _read(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -68,6 +71,7 @@ class Ingest:
                 reading = self._queue.read_ingest(None, BATCH_ENTRIES, WAIT_SECONDS)
                 entries = await unless_stopped(stop, reading)
                 if entries:
+                    await self._intake.watch_queue()
                     await self.take(entries)
                     await self._queue.trim_ingest(entries[-1].entry_id)
             except QueueUnavailable as error:
@@ -79,16 +83,16 @@ class Ingest:
 
     async def take(self, entries: Sequence[IngestEntry]) -> None:
         """Move entries in order. Raises `QueueUnavailable`, or `Refused(503)` when the queue is full; repeat then."""
-        submissions: list[Submission] = []
-        taken: list[IngestEntry] = []
+        read: list[Submission | Refused] = []
         for entry in entries:
             try:
-                submissions.append(self._submission(entry))
-                taken.append(entry)
+                read.append(self._submission(entry))
             except Refused as refused:
-                await self._reject(entry, refused)
-        outcomes = await self._intake.submit_many(submissions)
-        for entry, outcome in zip(taken, outcomes, strict=True):
+                read.append(refused)
+        outcomes = iter(await self._intake.submit_many([one for one in read if isinstance(one, Submission)]))
+        # Refusals are told last: whatever is raised above makes all of it be read again.
+        for entry, one in zip(entries, read, strict=True):
+            outcome = one if isinstance(one, Refused) else next(outcomes)
             if isinstance(outcome, Refused):
                 await self._reject(entry, outcome)
 

@@ -104,8 +104,12 @@ class Intake:
         self._waiting = 0
 
     async def watch_queue(self) -> None:
-        """Refresh the number of waiting events that `publish` compares with the limit. Call about every second."""
-        self._waiting = sum((await self._queue.waiting()).values())
+        """Refresh the number of waiting events that `publish` compares with the limit. Call about every second.
+
+        What still waits in the public stream does not count: it could not leave it otherwise.
+        """
+        waiting = await self._queue.waiting()
+        self._waiting = sum(count for name, count in waiting.items() if name != "ingest")
 
     async def publish(self, body: bytes, source: str, key_id: str, idempotency_key: str | None) -> Accepted:
         """Accept one event. Raises `Refused` (400, 409, 413, 422, 503) or `QueueUnavailable`."""
@@ -228,10 +232,11 @@ def check_size(raw: bytes) -> bytes:
 
 def split_batch(body: bytes, ndjson: bool) -> Sequence[msgspec.Raw]:
     """The items of a batch request, undecoded. Raises `Refused` when there are none or too many."""
-    if ndjson:
-        raws = [msgspec.Raw(line) for line in body.split(b"\n") if line.strip()]
-    else:
-        raws = decode_json(_array, body)
+    raws = (
+        [msgspec.Raw(line) for line in body.split(b"\n") if line.strip()]
+        if ndjson
+        else decode_json(_array, body)
+    )
     if not raws:
         raise Refused(422, "empty_batch", "The batch has no events.", [FieldError("", "empty", "No events.")])
     if len(raws) > BATCH_LIMIT:
