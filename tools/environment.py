@@ -86,7 +86,10 @@ def install(lock: Path) -> None:
     """Install a lock file: with uv, which takes seconds, or with pip alone where uv cannot run."""
     uv = VENV / "bin" / "uv"
     has_uv = uv.exists() or pip_install(ROOT / "tools" / "uv.lock")
-    if has_uv and run(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON, "--require-hashes", "-r", lock):
+    # The system's certificates: where a proxy opens TLS, they are the only ones that fit. Compiled once here, the
+    # first start of each program is as quick as the others.
+    options = ["--quiet", "--system-certs", "--compile-bytecode", "--require-hashes"]
+    if has_uv and run(uv, "pip", "install", *options, "--python", PYTHON, "-r", lock):
         return
     say("uv cannot install here, using pip")
     if not pip_install(lock):
