@@ -1,4 +1,4 @@
-"""Batches: slices of one partition in, one `Batch` to commit and the publications that follow out.
+"""Batches: slices of one partition in, one `Batch` to commit and what is announced after it out.
 
 Reads what planning needs in few queries (users, retractions, slices planned before), calls the pure `plan`, and keeps
 the ledger's sums. An event that cannot be planned raises here; the generator decides when to set it aside.
@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from hub.live.broadcasts import encode_broadcast
+from hub.announcements import Announcement, announced_again, awaits_reach
 from hub.model.contents import Rendered
 from hub.model.events import (
     BroadcastAudience,
@@ -22,29 +22,19 @@ from hub.model.events import (
     decode_slice,
     encode_slice,
 )
-from hub.model.notifications import (
-    Broadcast,
-    LiveNotification,
-    LiveRetracted,
-    Notification,
-    Reason,
-    encode_live,
-    wire_addressed,
-)
+from hub.model.notifications import Notification, Reason
 from hub.model.planning import Environment, Plan, plan, plan_broadcast
 from hub.model.schedule import cut_scheduled
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import User
-from hub.model.vocabulary import BROADCASTS, Channel, personal_channel
+from hub.model.vocabulary import Channel
 from hub.ports import (
     Batch,
-    Committed,
     EventRecord,
     Lease,
     LogEntry,
     PlannedSlice,
     Position,
-    Publication,
     QueuedSlice,
     ScheduledPart,
     Store,
@@ -87,7 +77,7 @@ class Prepared:
 
     batch: Batch
     taken: int = 1  # how many of the given slices are in it
-    announcements: list[tuple[Position, Notification | Broadcast]] = field(default_factory=list)
+    announcements: list[Announcement] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +122,7 @@ class Planner:
             elif identity in seen:
                 pass  # the same slice twice in one batch: an append that was repeated
             elif stored := known.get(identity):
-                prepared.announcements.extend(_announce_again(item.position, stored))
+                prepared.announcements += announced_again(item.position, stored)
             elif item.part.event.id in retracted:
                 work.skip_retracted(item)
             else:
@@ -250,7 +240,8 @@ class _Work:
             deliveries += len(planned.deliveries)
             if notification.in_app:
                 in_app += 1
-                self._prepared.announcements.append((item.position, notification))
+                reports = awaits_reach(planned.deliveries)
+                self._prepared.announcements.append(Announcement(item.position, notification, reports))
         recipients = len(item.part.users)
         self._close(
             item, PlannedSlice(event.id, item.key, recipients, in_app, recipients - in_app, 0, deliveries)
@@ -280,7 +271,7 @@ class _Work:
             )
         )
         if row.in_app:
-            self._prepared.announcements.append((item.position, row))
+            self._prepared.announcements.append(Announcement(item.position, row))
         in_app = int(row.in_app)
         self._close(item, PlannedSlice(event.id, item.key, 1, in_app, 1 - in_app, expansion=refused))
 
@@ -352,45 +343,6 @@ class _Work:
     def _zone(self, named: NamedUser) -> str | None:
         user = self._users.get(named.id)
         return named.timezone or (user.profile.timezone if user else None)
-
-
-def publications(prepared: Prepared, committed: Committed) -> list[Publication]:
-    """What is announced live after the commit, in the order of the queue."""
-    result: list[Publication] = []
-    told: set[str] = set()
-    for position, row in prepared.announcements:
-        if row.id in committed.left_out:
-            continue
-        header = f"kind=notification;at={position.ms * 1000}"  # the moment of the append, by Redis' clock
-        if isinstance(row, Broadcast):
-            result.append(Publication(BROADCASTS, encode_broadcast(row), position, header))
-            continue
-        channel = personal_channel(row.user_id)
-        if row.user_id not in told and (replaced := committed.collapsed.get(row.user_id)):
-            told.add(row.user_id)
-            result.append(Publication(channel, _retracted(replaced), header="kind=retracted"))
-        if _waits_for_reach(prepared, row):
-            header += f";reach={row.id}"
-        payload = encode_live(LiveNotification(wire_addressed(row)))
-        result.append(Publication(channel, payload, position, header))
-    return result
-
-
-def _retracted(ids: Sequence[str]) -> bytes:
-    return encode_live(LiveRetracted(tuple(ids), None, None))
-
-
-def _waits_for_reach(prepared: Prepared, row: Notification) -> bool:
-    return any(d.notification_id == row.id and d.condition == "offline" for d in prepared.batch.deliveries)
-
-
-def _announce_again(
-    position: Position, stored: StoredSlice
-) -> list[tuple[Position, Notification | Broadcast]]:
-    rows: list[Notification | Broadcast] = [*stored.notifications]
-    if stored.broadcast is not None:
-        rows.append(stored.broadcast)
-    return [(position, row) for row in rows if row.in_app]
 
 
 def _log_planned(now_us: int, row: Notification, planned: Plan) -> LogEntry:

@@ -2,7 +2,7 @@
 
 Per batch: plan, commit (fenced, planned once), publish, trim. A crash between any two of these repeats the rest:
 stored slices are published again and the bus refuses what it has. A batch that fails three times is run event by
-event, and the one that fails alone is set aside as `rejected(planning_error)`.
+event, and the one that fails alone is set aside as `rejected(planning_error)`; the others lose nothing but a moment.
 """
 
 import asyncio
@@ -10,23 +10,14 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from hub.batches import BATCH_SLICES, CatalogSource, Planner, PlanningRules, Prepared, publications
+from hub.announcements import Retractions, publications
+from hub.batches import BATCH_SLICES, CatalogSource, Planner, PlanningRules, Prepared
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
+from hub.inbox import Inbox
 from hub.leases import LeaseKeeper, unless_stopped
-from hub.live.broadcasts import encode_broadcast_retracted
 from hub.livelog import encode_log
-from hub.model.vocabulary import BROADCASTS, LANE, LOG
-from hub.ports import (
-    Clock,
-    Committed,
-    EventQueue,
-    Lease,
-    LiveBus,
-    Position,
-    Publication,
-    QueuedSlice,
-    Store,
-)
+from hub.model.vocabulary import LANE, LOG
+from hub.ports import Clock, EventQueue, Lease, LiveBus, Position, Publication, QueuedSlice, Store
 
 WAIT_SECONDS: Final = 1.0
 TRIES: Final = 3
@@ -66,6 +57,8 @@ class Generator:
         self._clock = clock
         self._rules = rules
         self._metrics = metrics
+        counts = Inbox(store, bus, clock, rules.default_timezone).counts
+        self._retractions = Retractions(store, counts)
         names = [*(str(number) for number in range(rules.partitions)), LANE]
         self.keeper = LeaseKeeper(store, owner, "generator", names, self.work)
 
@@ -96,6 +89,22 @@ class Generator:
 
         Raises `LeaseLost` or `StoreUnavailable`.
         """
+        done = await self._try_batch(planner, lease, slices)
+        if done is not None:
+            return done
+        for taken, one in enumerate(slices, 1):
+            done = await self._try_batch(planner, lease, [one]) if len(slices) > 1 else None
+            if done is None:
+                self._metrics.rejected(lease.name)
+                reason = "Planning failed three times; the server's log has the cause."
+                return await self._commit(planner.reject(lease, one, reason, self._clock.now_us())), taken
+            lease, _ = done
+        return lease, len(slices)  # each alone works: what failed was nobody's fault
+
+    async def _try_batch(
+        self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
+    ) -> tuple[Lease, int] | None:
+        """`_run_batch` without the search for a culprit: None when it failed `TRIES` times."""
         for attempt in range(1, TRIES + 1):
             try:
                 prepared = await planner.prepare(lease, slices, self._clock.now_us())
@@ -103,30 +112,23 @@ class Generator:
             except (LeaseLost, StoreUnavailable):
                 raise
             except Exception:  # noqa: BLE001 - whatever an event makes planning raise, the others go on
-                _log.exception("a batch on partition %s failed (%d/%d)", lease.name, attempt, TRIES)
-        if len(slices) > 1:
-            return await self._run_batch(planner, lease, slices[:1])
-        self._metrics.rejected(lease.name)
-        reason = "Planning failed three times; the server's log has the cause."
-        return await self._commit(planner.reject(lease, slices[0], reason, self._clock.now_us())), 1
+                _log.exception(
+                    "%d events on partition %s failed (%d/%d)", len(slices), lease.name, attempt, TRIES
+                )
+        return None
 
     async def _commit(self, prepared: Prepared) -> Lease:
         batch = prepared.batch
         committed = await self._store.commit(batch)
-        announced = [*await self._replaced_broadcasts(committed), *publications(prepared, committed)]
+        announced = publications(prepared.announcements, committed)
         if batch.log:
             announced.append(Publication(LOG, encode_log(batch.log), header="kind=log"))
         if announced:
             await _persist(self._bus.publish, announced)
+        if committed.collapsed and (taken_back := await self._retractions.publications(committed)):
+            await _persist(self._bus.publish, taken_back)
         self._count(prepared, len(announced))
         return batch.lease
-
-    async def _replaced_broadcasts(self, committed: Committed) -> list[Publication]:
-        ids = committed.collapsed.get("")
-        if not ids:
-            return []
-        _, rows = await self._store.find_notifications("", ids)
-        return [Publication(BROADCASTS, encode_broadcast_retracted(row.broadcast)) for row in rows]
 
     def _count(self, prepared: Prepared, announced: int) -> None:
         name = prepared.batch.lease.name

@@ -1,0 +1,105 @@
+"""Announcements: what follows a commit on the live channels, in the order of the queue.
+
+Made from what was planned and what the commit found out: what went between the two is left out. Rows carry their place
+in the queue, so the bus refuses a repeat. Messages that take older notifications back are hints: a crash may lose one.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from hub.errors import StoreUnavailable
+from hub.inbox import Counts
+from hub.live.broadcasts import encode_broadcast, encode_broadcast_retracted
+from hub.model.deliveries import Delivery
+from hub.model.notifications import (
+    Broadcast,
+    LiveNotification,
+    LiveRetracted,
+    Notification,
+    encode_live,
+    wire_addressed,
+)
+from hub.model.vocabulary import BROADCASTS, personal_channel
+from hub.ports import BroadcastRow, Committed, Position, Publication, Store, StoredSlice
+
+COUNTED_USERS: Final = 50  # for each batch: counting is a few queries for each user
+
+
+class Announcement(NamedTuple):
+    """A row to be shown live. `reports`: nodes tell when it reached its user, since a delivery waits for that."""
+
+    position: Position
+    row: Notification | Broadcast
+    reports: bool = False
+
+
+def awaits_reach(deliveries: Iterable[Delivery]) -> bool:
+    """Whether one of a notification's deliveries is cancelled when the app reached its user."""
+    return any(delivery.condition == "offline" for delivery in deliveries)
+
+
+def announced_again(position: Position, stored: StoredSlice) -> list[Announcement]:
+    """The announcements of a slice that was planned before."""
+    # Its deliveries are not at hand. A report that none of them waits for changes nothing.
+    found = [
+        Announcement(position, row, any(reason.verdict == "hold" for reason in row.reasons))
+        for row in stored.notifications
+        if row.in_app
+    ]
+    if stored.broadcast is not None and stored.broadcast.in_app:
+        found.append(Announcement(position, stored.broadcast))
+    return found
+
+
+def publications(announcements: Iterable[Announcement], committed: Committed) -> list[Publication]:
+    """What is shown live after a commit."""
+    result: list[Publication] = []
+    for position, row, reports in announcements:
+        if row.id in committed.left_out:
+            continue  # retracted, replaced or erased between planning and commit
+        header = f"kind=notification;at={position.ms * 1000}"  # the moment of the append, by Redis' clock
+        if isinstance(row, Broadcast):
+            result.append(Publication(BROADCASTS, encode_broadcast(row), position, header))
+            continue
+        if reports:
+            header += f";reach={row.id}"
+        payload = encode_live(LiveNotification(wire_addressed(row)))
+        result.append(Publication(personal_channel(row.user_id), payload, position, header))
+    return result
+
+
+class Retractions:
+    """Takes back, live, what a commit replaced. It follows the new notifications, so its counts include them."""
+
+    def __init__(self, store: Store, counts: Callable[[str], Awaitable[Counts]]) -> None:
+        self._store = store
+        self._counts = counts
+
+    async def publications(self, committed: Committed) -> list[Publication]:
+        """The messages; none when nothing that was shown has been replaced."""
+        replaced = {
+            user_id: shown
+            for user_id, ids in committed.collapsed.items()
+            if (shown := [id_ for id_ in ids if id_ not in committed.left_out])
+        }
+        result = [
+            Publication(BROADCASTS, encode_broadcast_retracted(row.broadcast))
+            for row in await self._broadcasts(replaced.pop("", []))
+        ]
+        for number, (user_id, ids) in enumerate(replaced.items()):
+            message = await self._message(user_id, ids, counted=number < COUNTED_USERS)
+            result.append(
+                Publication(personal_channel(user_id), encode_live(message), header="kind=retracted")
+            )
+        return result
+
+    async def _broadcasts(self, ids: Sequence[str]) -> Sequence[BroadcastRow]:
+        return (await self._store.find_notifications("", ids))[1] if ids else []
+
+    async def _message(self, user_id: str, ids: Sequence[str], *, counted: bool) -> LiveRetracted:
+        try:
+            counts = await self._counts(user_id) if counted else None
+        except StoreUnavailable:
+            counts = None  # the message is worth more than its numbers
+        unread, unseen = (counts.unread, counts.unseen) if counts else (None, None)
+        return LiveRetracted(tuple(ids), unread, unseen)
