@@ -52,7 +52,15 @@ class LeaseKeeper:
                     _log.warning("the lease round failed, trying again: %s", error)
                 await asyncio.sleep(ROUND_SECONDS)
         finally:
+            await self._say_goodbye()
             await self._give_back(list(self._held))
+
+    async def _say_goodbye(self) -> None:
+        """No longer count as a member, so that the others take all that is given back and not only their old share."""
+        try:
+            await self._store.heartbeat(self._owner, self._role, 0.0)
+        except ClarionError as error:
+            _log.warning("the others will miss this process only in some seconds: %s", error)
 
     async def round(self) -> None:
         """Renew what is held, collect what ended, take or give back until the share is fair."""

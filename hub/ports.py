@@ -424,7 +424,7 @@ class LeaseStore(Protocol):
     """Leases with fences. All times are the database's clock. A lease that lapsed belongs to whoever takes it first."""
 
     async def heartbeat(self, owner: str, role: str, ttl_seconds: float) -> int:
-        """Say that a process lives; returns how many of its role do."""
+        """Say that a process lives (with 0 seconds: that it goes); returns how many of its role do."""
         ...
 
     async def take_lease(self, name: str, owner: str, ttl_seconds: float) -> Lease | None:
