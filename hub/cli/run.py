@@ -15,6 +15,7 @@ from hub.clock import SystemClock
 from hub.config import Settings
 from hub.leases import LeaseKeeper
 from hub.logs import configure_logging, get_logger
+from hub.loops import run
 from hub.supervisor import Part, Supervisor, ensure_port_free, free_port, http_ready
 from hub.tokens import Tokens
 from hub.wiring import (
@@ -44,12 +45,12 @@ def node(
     """Run a hub node: API, live connections and pages. Any number of them share the work."""
     config = settings(host=host, port=port).with_generated_secrets()
     configure_logging(config, "node")
-    asyncio.run(_node(config))
+    run(_node(config))
 
 
 async def _node(config: Settings) -> None:
     from hub.api.app import create_app
-    from hub.live.endpoints import live_routes
+    from hub.api.live import live_routes
     from hub.live.server import listen, serve
     from web.routes import page_routes
 
@@ -68,7 +69,7 @@ def generate() -> None:
     """Run a generator: events become notifications. Any number of them share the partitions."""
     config = settings().with_generated_secrets()
     configure_logging(config, "generator")
-    asyncio.run(_generate(config))
+    run(_generate(config))
 
 
 async def _generate(config: Settings) -> None:

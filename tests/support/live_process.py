@@ -6,9 +6,9 @@ import sys
 import uvloop
 from starlette.applications import Starlette
 
+from hub.api.live import live_routes
 from hub.clock import SystemClock
 from hub.live.edge import Edge
-from hub.live.endpoints import live_routes
 from hub.live.server import listen, serve
 from tests.support.live_node import FakeGate, FakeNode
 

@@ -9,11 +9,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from hub.api.live import live_routes
 from hub.api.problems import as_refused, problem_body, problem_headers
 from hub.clock import SystemClock
 from hub.errors import ClarionError
 from hub.live.edge import Edge, Forward, Limits
-from hub.live.endpoints import live_routes
 from hub.live.server import HubServer, listen, make_server
 from tests.support.live_node import FakeGate, FakeNode
 
