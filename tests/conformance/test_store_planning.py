@@ -82,7 +82,7 @@ async def test_a_batch_that_fails_leaves_nothing(store: SqlStore, partition: Par
     batch.notifications[0] = replace_struct(
         batch.notifications[0], category=None
     )  # a column that must be there
-    with pytest.raises(Exception, match="(?i)not.null"):
+    with pytest.raises(Exception, match=r"(?i)not.null"):
         await partition.commit(batch)
     assert await store.event("evt_1") is None
     assert await store.load_users(["alice"]) == {}

@@ -10,7 +10,9 @@ import contextlib
 import fcntl
 import os
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -29,8 +31,9 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -52,18 +55,35 @@ AWAY_STATES: Final = (
 LOCK_WAIT_SECONDS: Final = 30.0
 BUSY_TIMEOUT_MS: Final = 10_000
 
+_MEMORY: Final = ("sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:")
 # julianday() is precise to less than a millisecond, and older than unixepoch('subsec') (SQLite 3.42).
 _SQLITE_NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 _POSTGRESQL_NOW: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+_POSTGRESQL_SETTINGS: Final = {
+    "application_name": "clarion",
+    "jit": "off",
+    # A process that froze within a transaction holds its rows; a lease must be takeable within ten seconds.
+    "idle_in_transaction_session_timeout": "4s",
+    "lock_timeout": "20s",
+}
+LOCK_NOT_AVAILABLE: Final = "55P03"
+_memories = count(1)
+
+
+class LockTimeout(StoreUnavailable):
+    """A row was locked for longer than this transaction would wait."""
 
 
 class Database:
     """Engine and transactions of one database. Belongs to one event loop."""
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
-        self.url = _with_driver(url)
+        self.memory = url in _MEMORY
+        # The memory VFS keeps a database as long as one connection is open, so a thrown away one takes nothing along.
+        name = f"file:/clarion-{os.getpid()}-{next(_memories)}?vfs=memdb"
+        self._keeper = sqlite3.connect(name, uri=True) if self.memory else None
+        self.url = f"sqlite+aiosqlite:///{name}&uri=true" if self.memory else _with_driver(url)
         self.sqlite = self.url.startswith("sqlite")
-        self.memory = self.sqlite and self.url.partition("://")[2] in ("", "/:memory:")
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._engine = self._create(pool_size)
@@ -86,14 +106,12 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=pool_size,
                 pool_timeout=15,
-                connect_args={
-                    "timeout": 10,
-                    "server_settings": {"application_name": "clarion", "jit": "off"},
-                },
+                connect_args={"timeout": 10, "server_settings": _POSTGRESQL_SETTINGS},
             )
-        more: dict[str, Any] = {} if self.memory else {"pool_size": pool_size, "max_overflow": pool_size}
         # isolation_level None: the driver begins nothing by itself, `begin` below does.
-        engine = create_async_engine(self.url, connect_args={"isolation_level": None}, **more)
+        engine = create_async_engine(
+            self.url, connect_args={"isolation_level": None}, pool_size=pool_size, max_overflow=pool_size
+        )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -103,6 +121,8 @@ class Database:
         if self._running:
             await asyncio.wait(self._running)
         await self._engine.dispose()
+        if self._keeper is not None:
+            self._keeper.close()
 
     # ------------------------------------------------------------ transactions
 
@@ -124,15 +144,15 @@ class Database:
         """A connection for reading; with `snapshot` all statements see one moment."""
         with translated():
             async with contextlib.AsyncExitStack() as stack:
-                if self.memory:  # one connection: a reader would see a transaction half done
+                if self.memory:  # without a write-ahead log a reader would be in the writer's way
                     await stack.enter_async_context(self._lock)
                 yield await stack.enter_async_context(
                     (self._snapshot if snapshot else self._reader).connect()
                 )
 
     async def _finish(self, work: Awaitable[T]) -> T:
-        # Cancelling within a transaction would throw its connection away (and with it a database in memory), and the
-        # lock would be given back before SQLite has rolled back. So it ends by itself: it is short.
+        # Cancelling within a transaction throws its connection away, and the lock would be given back before SQLite has
+        # rolled back. So it ends by itself: it is short.
         task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -202,7 +222,7 @@ class Database:
 
     def insert(self, table: Table) -> Any:
         """An INSERT that can say ON CONFLICT."""
-        return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+        return sqlite_insert(table) if self.sqlite else postgresql.insert(table)
 
 
 class Part:
@@ -213,8 +233,6 @@ class Part:
 
 
 def _with_driver(url: str) -> str:
-    if url in ("sqlite://", "sqlite:///:memory:"):
-        return url.replace("sqlite", "sqlite+aiosqlite", 1)
     return url if url.startswith(("sqlite+aiosqlite:", "postgresql+asyncpg:")) else sqlalchemy_url(url)
 
 
@@ -253,10 +271,11 @@ def translated() -> Iterator[None]:
             raise StoreUnavailable(
                 "The database was too busy: a transaction failed again and again."
             ) from error
+        if state == LOCK_NOT_AVAILABLE:
+            raise LockTimeout("The database was too busy: a row stayed locked for too long.") from error
         lost = getattr(error, "connection_invalidated", False) or isinstance(error, InterfaceError)
-        on_sqlite = (
-            isinstance(error, OperationalError) and not state
-        )  # locked, full, unreadable, no such table
+        # SQLite's own: locked, full, unreadable (operational); damaged or no database at all (DatabaseError itself).
+        on_sqlite = type(error) in (OperationalError, DatabaseError) and not state
         if lost or on_sqlite or state.startswith(AWAY_STATES) or not isinstance(error, DBAPIError):
             raise StoreUnavailable(f"The database cannot be used: {_sentence(error)}") from error
         raise

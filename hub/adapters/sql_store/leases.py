@@ -5,14 +5,23 @@ it: what stops a late owner is the fence, not the time.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.engine import Part
+from hub.adapters.sql_store.engine import LockTimeout, Part
 from hub.adapters.sql_store.tables import leases, processes
 from hub.errors import LeaseLost
 from hub.ports import Lease
+
+TAKE_WAIT_SECONDS: Final = 2
+STUCK_SECONDS: Final = 8.0
+_END_STUCK: Final = text(
+    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN leases l ON a.backend_xid::text = l.xmax::text "
+    "WHERE l.name = :name AND l.expires_at_us <= EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 "
+    "AND a.xact_start < clock_timestamp() - make_interval(secs => :seconds)"
+)
 
 
 def lost(lease: Lease) -> LeaseLost:
@@ -41,6 +50,8 @@ class Leases(Part):
         """Take a lease that is free, lapsed or one's own (fence + 1). None: somebody else holds it."""
 
         async def work(connection: AsyncConnection) -> Lease | None:
+            if not self._db.sqlite:
+                await connection.execute(text(f"SET LOCAL lock_timeout = '{TAKE_WAIT_SECONDS}s'"))
             now = self._db.now_us()
             until = now + round(ttl_seconds * 1e6)
             row = {"name": name, "owner": owner, "fence": 1, "expires_at_us": until}
@@ -61,7 +72,19 @@ class Leases(Part):
                 return None
             return Lease(name, owner, found.fence, found.position, found.clock_us, found.broadcast_seq)
 
-        return await self._db.write(work)
+        try:
+            return await self._db.write(work)
+        except LockTimeout:
+            await self._free_from_stuck(name)
+            return None
+
+    async def _free_from_stuck(self, name: str) -> None:
+        """End the transaction that keeps a lapsed lease's row locked: its process froze in the middle of a statement.
+
+        PostgreSQL ends one that is idle between statements by itself (`idle_in_transaction_session_timeout`).
+        """
+        async with self._db.read() as connection:
+            await connection.execute(_END_STUCK, {"name": name, "seconds": STUCK_SECONDS})
 
     async def renew_leases(self, held: Sequence[Lease], ttl_seconds: float) -> list[str]:
         """Extend those that still have this owner and fence; returns the names that were."""

@@ -46,7 +46,7 @@ class Ledger(Part):
                 *await _rows_of_slices(connection, kept),
                 *await _deliveries_of_slices(connection, kept),
                 *await _strays(connection, since_us),
-                *await _whole_events(connection, kept),
+                *await _whole_events(connection, since_us),
                 *await _counters(connection, since_us),
                 *await self._order(connection),
                 *await _states(connection),
@@ -176,17 +176,20 @@ async def _strays(connection: AsyncConnection, since_us: int) -> list[str]:
     return sentences
 
 
-async def _whole_events(connection: AsyncConnection, kept: _Kept) -> list[str]:
+async def _whole_events(connection: AsyncConnection, since_us: int) -> list[str]:
     planned, total = func.count(), func.max(slices.c.total)
     waiting = select(scheduled.c.event_id).where(scheduled.c.queued_at_us.is_(None))
     incomplete = (
         select(slices.c.event_id, planned.label("planned"), total.label("total"))
-        .where(kept, slices.c.error.is_(None) | (slices.c.total > 0))
+        .where(slices.c.event_id.not_in(select(retractions.c.event_id)))
         .group_by(slices.c.event_id)
-        .having((planned > total) | ((planned < total) & slices.c.event_id.not_in(waiting)))
+        # What could not even be read says 0 of itself: it was no slice of anything.
+        .having(
+            func.max(slices.c.planned_at_us) >= since_us,
+            ((planned > total) & func.max(slices.c.error).is_(None))
+            | ((planned < total) & slices.c.event_id.not_in(waiting)),
+        )
     )
-    gone = select(retractions.c.event_id)
-    incomplete = incomplete.where(slices.c.event_id.not_in(gone))
     return [
         f"Event {row.event_id}: {row.planned} of {row.total} slices are planned; "
         + (

@@ -45,6 +45,9 @@ class Schema(Part):
 
     async def _migrate(self, connection: AsyncConnection) -> None:
         if not self._db.sqlite:
+            await connection.execute(
+                text("SET LOCAL lock_timeout = 0")
+            )  # another one's migration may take long
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if await _version(connection) < SCHEMA_VERSION:
             await connection.run_sync(_upgrade)
