@@ -35,7 +35,7 @@ export class LiveLog {
   async load() {
     const { data } = await call('GET', `v1/log?limit=${FIRST}`);
     this.#take(data.entries.map(asLine));
-    this.#lines.sort((one, other) => (one.at < other.at ? -1 : one.at > other.at ? 1 : 0));
+    this.#lines.sort(inOrder);
     this.#trim();
     this.#fresh = [];
     this.#drawAll();
@@ -49,7 +49,7 @@ export class LiveLog {
 
   /** A live message of the channel `log`. */
   receive({ entries = [], dropped = 0 }) {
-    const lines = entries.map(asLine).sort((one, other) => (one.at < other.at ? -1 : one.at > other.at ? 1 : 0));
+    const lines = entries.map(asLine).sort(inOrder);
     if (dropped) lines.push(asLine({ at: lines.at(-1)?.at ?? new Date().toISOString(), state: 'more', reason: `${dropped} more lines of this batch are in the stored log` }));
     const taken = this.#take(lines);
     this.#count(taken, dropped);
@@ -192,6 +192,12 @@ export class LiveLog {
 function perSecond(count) {
   const rate = count / RATE_SECONDS;
   return rate === 0 || rate >= 10 ? String(Math.round(rate)) : rate.toFixed(1);
+}
+
+/** By moment; of one millisecond, an event is accepted before anything comes of it. */
+function inOrder(one, other) {
+  if (one.at !== other.at) return one.at < other.at ? -1 : 1;
+  return (other.state === 'accepted') - (one.state === 'accepted');
 }
 
 function asLine(entry) {

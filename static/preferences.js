@@ -191,7 +191,7 @@ async function begin() {
 }
 
 begin();
-const banner = make('p', { class: 'banner note' });
+const banner = make('p', { class: 'banner note', id: 'other-link', role: 'status' });
 banner.hidden = true;
 document.querySelector('.column').prepend(banner);
 const asked = () => offerSignIn(operator ? '' : user, banner);
