@@ -115,12 +115,12 @@ class Intake:
         """Accept one event. Raises `Refused` (400, 409, 413, 422, 503) or `QueueUnavailable`."""
         try:
             event = decode_json(_single, check_size(body))
-            return await self.submit(
-                Submission(event, source, self.new_id(), idempotency_of(key_id, idempotency_key, event))
-            )
         except Refused as refused:
             self._metrics.refused(source, refused.code)
             raise
+        return await self.submit(
+            Submission(event, source, self.new_id(), idempotency_of(key_id, idempotency_key, event))
+        )
 
     async def publish_batch(
         self, body: bytes, ndjson: bool, source: str, key_id: str, idempotency_key: str | None

@@ -147,7 +147,7 @@ async def delete_category(call: Call) -> Reply:
     return Reply(status=204)
 
 
-_STALE = ("stale",)
+_STALE = ("stale_version",)
 _IF_MATCH = ("If-Match",)
 
 ROUTES = [

@@ -63,7 +63,7 @@ STATUS_OF: Final = {
     "unknown_event": 404,
     "conflict": 409,
     "idempotency_in_flight": 409,
-    "stale": 412,
+    "stale_version": 412,
     "event_too_large": 413,
     "batch_too_large": 413,
     "queue_full": 503,

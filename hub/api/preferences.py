@@ -51,7 +51,7 @@ for _path, _access, _whose in (
             ShownPreferences,
             body=PreferencesBody,
             body_kind="json",
-            codes=("stale", "invalid_preferences"),
+            codes=("stale_version", "invalid_preferences"),
             headers=("If-Match",),
         ),
         Route(
@@ -64,7 +64,7 @@ for _path, _access, _whose in (
             body=dict,
             body_schema=PreferencesBody,
             body_kind="merge",
-            codes=("stale", "invalid_preferences"),
+            codes=("stale_version", "invalid_preferences"),
             headers=("If-Match",),
         ),
     ]

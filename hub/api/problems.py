@@ -39,7 +39,7 @@ CODES: Final[dict[str, str]] = {
     "conflict": "The state of the thing does not allow this",
     "idempotency_in_flight": "The first request with this idempotency key is still running",
     "in_use": "Something else still needs this",
-    "stale": "It was changed in the meantime",
+    "stale_version": "It was changed in the meantime",
     "request_too_large": "The request is too large",
     "event_too_large": "The event is too large",
     "batch_too_large": "The batch is too large",
@@ -67,6 +67,12 @@ CODES: Final[dict[str, str]] = {
     "store_unavailable": "The database is away",
     "bus_unavailable": "The live bus is away",
     "too_many_connections": "Too many connections",
+    # live connections and their calls
+    "bad_request": "The message cannot be read",
+    "token_revoked": "The token was revoked",
+    "unknown_method": "There is no such method",
+    "connection_closed": "The connection is over",
+    "unavailable": "A part is away",
 }
 """The closed list: every `code` of a problem document, with its title."""
 

@@ -65,7 +65,7 @@ async def test_preferences_are_replaced_and_patched_under_their_etag(api: Api) -
     assert put.status_code == 200
     assert put.json()["grid"][0]["channels"]["in_app"]["allowed"] is False
     stale = await api.call("PUT", path, token="alice", json={}, headers={"If-Match": start.headers["etag"]})
-    assert (stale.status_code, stale.json()["code"]) == (412, "stale")
+    assert (stale.status_code, stale.json()["code"]) == (412, "stale_version")
     patch = await api.call(
         "PATCH",
         path,
