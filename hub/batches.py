@@ -22,15 +22,13 @@ from hub.model.events import (
     decode_slice,
     encode_slice,
 )
-from hub.model.notifications import Notification, Reason
-from hub.model.planning import Environment, Plan, plan, plan_broadcast
+from hub.model.planning import Environment, Plan, merged_user, plan, plan_broadcast
 from hub.model.schedule import cut_scheduled
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import User
 from hub.model.vocabulary import Channel
 from hub.ports import (
     Batch,
-    EventRecord,
     Lease,
     LogEntry,
     PlannedSlice,
@@ -40,10 +38,10 @@ from hub.ports import (
     Store,
     StoredSlice,
 )
+from hub.records import in_app_rule, log_planned, record_of, reject_unreadable
 
 BATCH_SLICES: Final = 500
 WORK_SECONDS: Final = 0.010  # of planning; what came first shall not wait for what came with it
-UNREADABLE: Final = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +94,7 @@ class Planner:
         self._rules = rules
         self._partition = lease.name
         self._pace = BATCH_SLICES  # how many slices are looked up at once: about what can be planned in time
+        self._again: dict[tuple[str, str], Position] = {}  # where slices stand that are announced again
 
     async def prepare(self, lease: Lease, slices: Sequence[QueuedSlice], now_us: int) -> Prepared:
         """Plan slices for `WORK_SECONDS` at most; `taken` says how many it were, at least one.
@@ -118,11 +117,12 @@ class Planner:
             item = readable.get(one.position)
             identity = (item.part.event.id, item.key) if item else None
             if item is None or identity is None:
-                _reject_unreadable(prepared.batch, one, now_us)
+                reject_unreadable(prepared.batch, one, now_us)
             elif identity in seen:
                 pass  # the same slice twice in one batch: an append that was repeated
             elif stored := known.get(identity):
-                prepared.announcements += announced_again(item.position, stored)
+                if self._was_planned_here(lease, item):
+                    prepared.announcements += announced_again(item.position, stored)
             elif item.part.event.id in retracted:
                 work.skip_retracted(item)
             else:
@@ -133,21 +133,21 @@ class Planner:
             if perf_counter() > until:
                 break
         last = slices[prepared.taken - 1].position
-        prepared.batch.lease = replace(prepared.batch.lease, position=last.encode())
+        prepared.batch.lease = _moved(prepared.batch.lease, last)
         self._pace = min(2 * prepared.taken, BATCH_SLICES)
         return prepared
 
     def reject(self, lease: Lease, queued: QueuedSlice, error: str, now_us: int) -> Prepared:
         """Set one event aside as `rejected(planning_error)`: stored whole, replayable."""
-        batch = Batch(replace(lease, position=queued.position.encode()))
+        batch = Batch(_moved(lease, queued.position))
         try:
             part = decode_slice(queued.raw)
         except msgspec.MsgspecError:
-            _reject_unreadable(batch, queued, now_us)
+            reject_unreadable(batch, queued, now_us)
         else:
             event = part.event
             recipients = len(part.users) or 1
-            batch.events.append(_record(event, "", state="rejected", error=error, raw=queued.raw))
+            batch.events.append(record_of(event, "", state="rejected", error=error, raw=queued.raw))
             batch.slices.append(
                 PlannedSlice(event.id, part.key(self._partition), recipients, 0, 0, rejected=recipients)
             )
@@ -155,6 +155,15 @@ class Planner:
                 LogEntry(now_us, "rejected", event.id, type=event.type, reason="planning_error", detail=error)
             )
         return Prepared(batch)
+
+    def _was_planned_here(self, lease: Lease, item: _Queued) -> bool:
+        """Whether a known slice is read again, or stands a second time in the queue: an append that was repeated.
+
+        The first may not have been announced before a crash. The second was, at its first place, when we come here.
+        """
+        if item.position.encode() > lease.position:
+            return False
+        return self._again.setdefault((item.part.event.id, item.key), item.position) == item.position
 
     def _decode(self, slices: Sequence[QueuedSlice]) -> dict[Position, _Queued]:
         readable = {}
@@ -233,10 +242,11 @@ class _Work:
         in_app = deliveries = 0
         for named in item.part.users:
             planned = self._plan(event, named)
+            self._learn(event, named)
             notification = msgspec.structs.replace(planned.notification, slice_key=item.key)
             self._batch.notifications.append(notification)
             self._batch.deliveries.extend(planned.deliveries)
-            self._batch.log.append(_log_planned(self._now_us, notification, planned))
+            self._batch.log.append(log_planned(self._now_us, notification, planned))
             deliveries += len(planned.deliveries)
             if notification.in_app:
                 in_app += 1
@@ -267,7 +277,7 @@ class _Work:
                 channel=Channel.IN_APP,
                 type=row.type,
                 category=row.category,
-                reason=_in_app_rule(row.reasons),
+                reason=in_app_rule(row.reasons),
             )
         )
         if row.in_app:
@@ -283,7 +293,7 @@ class _Work:
         for name, due_at_us, part in cut:
             self._batch.scheduled.append(ScheduledPart(part.event.id, name, due_at_us, encode_slice(part)))
         event = cut[0][2].event  # with the number of slices that all parts will make
-        record = _record(event, self._type(event).definition.category)
+        record = record_of(event, self._type(event).definition.category)
         self._batch.events.append(replace(record, send_at_us=min(due_at_us for _, due_at_us, _ in cut)))
         self._batch.slices.append(PlannedSlice(event.id, item.key, 0, 0, 0))
         self._log_acceptance(item)
@@ -297,7 +307,7 @@ class _Work:
     def _close(self, item: _Queued, row: PlannedSlice) -> None:
         event = item.part.event
         self._batch.slices.append(row)
-        self._batch.events.append(_record(event, self._type(event).definition.category))
+        self._batch.events.append(record_of(event, self._type(event).definition.category))
         self._log_acceptance(item)
 
     def _log_acceptance(self, item: _Queued) -> None:
@@ -316,6 +326,12 @@ class _Work:
             named,
             self._environment(self._moment()),
         )
+
+    def _learn(self, event: Event, named: NamedUser) -> None:
+        """What an event says of a user holds for the next events of the same batch, as it would for a later batch."""
+        known = self._users.get(named.id)
+        if known is None or known.erased_at_us is None or known.erased_at_us <= event.accepted_at_us:
+            self._users[named.id] = merged_user(known, named)
 
     def _environment(self, created_at_us: int) -> Environment:
         return Environment(
@@ -345,51 +361,6 @@ class _Work:
         return named.timezone or (user.profile.timezone if user else None)
 
 
-def _log_planned(now_us: int, row: Notification, planned: Plan) -> LogEntry:
-    return LogEntry(
-        now_us,
-        "generated" if row.in_app or planned.deliveries else "suppressed",
-        row.event_id,
-        row.user_id,
-        row.id,
-        Channel.IN_APP,
-        row.type,
-        row.category,
-        reason=_in_app_rule(row.reasons),
-        detail="; ".join(planned.problems) or None,
-    )
-
-
-def _in_app_rule(reasons: Sequence[Reason]) -> str | None:
-    return next((r.rule for r in reasons if r.channel == Channel.IN_APP), None)
-
-
-def _record(
-    event: Event,
-    category: str,
-    *,
-    state: str = "generated",
-    error: str | None = None,
-    raw: bytes | None = None,
-) -> EventRecord:
-    return EventRecord(
-        id=event.id,
-        type=event.type,
-        category=category,
-        source=event.source,
-        actor=event.actor,
-        accepted_at_us=event.accepted_at_us,
-        slices=event.slices,
-        state=state,
-        error=error,
-        raw=raw,
-    )
-
-
-def _reject_unreadable(batch: Batch, queued: QueuedSlice, now_us: int) -> None:
-    """Bytes in the queue that are no slice: kept under an id made of their position."""
-    event_id = f"evt_unreadable_{queued.position.encode()}"
-    batch.events.append(
-        EventRecord(event_id, UNREADABLE, "", "queue", None, now_us, 0, "rejected", "not a slice", queued.raw)
-    )
-    batch.log.append(LogEntry(now_us, "rejected", event_id, type=UNREADABLE, reason="planning_error"))
+def _moved(lease: Lease, position: Position) -> Lease:
+    """The lease with its mark at a position; what is read again does not move it back."""
+    return replace(lease, position=max(lease.position, position.encode()))

@@ -17,7 +17,7 @@ from hub.inbox import Inbox
 from hub.leases import LeaseKeeper, unless_stopped
 from hub.livelog import encode_log
 from hub.model.vocabulary import LANE, LOG
-from hub.ports import Clock, EventQueue, Lease, LiveBus, Position, Publication, QueuedSlice, Store
+from hub.ports import Clock, Committed, EventQueue, Lease, LiveBus, Position, Publication, QueuedSlice, Store
 
 WAIT_SECONDS: Final = 1.0
 TRIES: Final = 3
@@ -89,37 +89,41 @@ class Generator:
 
         Raises `LeaseLost` or `StoreUnavailable`.
         """
-        done = await self._try_batch(planner, lease, slices)
-        if done is not None:
-            return done
-        for taken, one in enumerate(slices, 1):
-            done = await self._try_batch(planner, lease, [one]) if len(slices) > 1 else None
-            if done is None:
+        lease, taken = await self._try_batch(planner, lease, slices)
+        if taken:
+            return lease, taken
+        for number, one in enumerate(slices, 1):
+            if len(slices) > 1:
+                lease, taken = await self._try_batch(planner, lease, [one])
+            if not taken:
                 self._metrics.rejected(lease.name)
                 reason = "Planning failed three times; the server's log has the cause."
-                return await self._commit(planner.reject(lease, one, reason, self._clock.now_us())), taken
-            lease, _ = done
+                prepared = planner.reject(lease, one, reason, self._clock.now_us())
+                await self._announce(prepared, await self._store.commit(prepared.batch))
+                return prepared.batch.lease, number
         return lease, len(slices)  # each alone works: what failed was nobody's fault
 
     async def _try_batch(
         self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
-    ) -> tuple[Lease, int] | None:
-        """`_run_batch` without the search for a culprit: None when it failed `TRIES` times."""
+    ) -> tuple[Lease, int]:
+        """`_run_batch` without the search for a culprit: 0 slices when it failed `TRIES` times."""
         for attempt in range(1, TRIES + 1):
             try:
                 prepared = await planner.prepare(lease, slices, self._clock.now_us())
-                return await self._commit(prepared), prepared.taken
+                committed = await self._store.commit(prepared.batch)
+                lease = prepared.batch.lease  # should the rest fail, these slices are announced again
+                await self._announce(prepared, committed)
+                return lease, prepared.taken
             except (LeaseLost, StoreUnavailable):
                 raise
             except Exception:  # noqa: BLE001 - whatever an event makes planning raise, the others go on
                 _log.exception(
                     "%d events on partition %s failed (%d/%d)", len(slices), lease.name, attempt, TRIES
                 )
-        return None
+        return lease, 0
 
-    async def _commit(self, prepared: Prepared) -> Lease:
+    async def _announce(self, prepared: Prepared, committed: Committed) -> None:
         batch = prepared.batch
-        committed = await self._store.commit(batch)
         announced = publications(prepared.announcements, committed)
         if batch.log:
             announced.append(Publication(LOG, encode_log(batch.log), header="kind=log"))
@@ -128,7 +132,6 @@ class Generator:
         if committed.collapsed and (taken_back := await self._retractions.publications(committed)):
             await _persist(self._bus.publish, taken_back)
         self._count(prepared, len(announced))
-        return batch.lease
 
     def _count(self, prepared: Prepared, announced: int) -> None:
         name = prepared.batch.lease.name
