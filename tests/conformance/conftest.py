@@ -1,7 +1,9 @@
 """The stores that the port's suite runs against: in memory, on a SQLite file, on PostgreSQL."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,18 +21,31 @@ def postgres_template(postgres_server: PostgresServer) -> str:
 
 
 @pytest.fixture
-def migrated_postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+def migrated_postgresql_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
     name = postgres_server.create_database(postgres_template)
     yield postgres_server.url(name)
     postgres_server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "clarion.db"
+    asyncio.run(migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def migrated_sqlite_url(sqlite_url: str, sqlite_template: Path) -> str:
+    shutil.copy(sqlite_template, sqlite_url.removeprefix("sqlite:///"))
+    return sqlite_url
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest) -> str:
-    """The test runs on each kind; on PostgreSQL the tables are there already."""
+    """The test runs on each kind; in files and on PostgreSQL the tables are there already."""
     if request.param == "memory":
         return "sqlite://"
-    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "migrated_postgres_url")
+    url: str = request.getfixturevalue(f"migrated_{request.param}_url")
     return url
 
 

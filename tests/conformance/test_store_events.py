@@ -45,6 +45,33 @@ async def test_an_unknown_event_is_unknown(store: SqlStore) -> None:
     assert await store.event_broadcasts("evt_1") == []
 
 
+@pytest.mark.req("R35")
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "' OR 1=1 --", "%", "x" * 100_000, ""])
+async def test_strange_texts_find_nothing_and_break_nothing(
+    store: SqlStore, partition: Partition, text: str
+) -> None:
+    await partition.publish("evt_1", ["alice"])
+    searches = (
+        lambda: store.event(text),
+        lambda: store.find_notifications("alice", [text]),
+        lambda: store.inbox_page("alice", InboxQuery(9, category=text), NOW_US),
+        lambda: store.inbox_page(text, InboxQuery(9, (1 << 70, text)), NOW_US),
+        lambda: store.log(LogQuery(9, user_id=text, state=text)),
+        lambda: store.log(LogQuery(9, before=1 << 70, user_id=text)),
+        lambda: store.event_deliveries("evt_1", text, text, 9),
+        lambda: store.mark_ids("alice", "read", [text], [], NOW_US),
+        lambda: store.load_users([text]),
+        lambda: store.find_key(text),
+    )
+    for search in searches:
+        try:
+            found = await search()
+        except Refused as refused:
+            found = [] if (refused.status, refused.code) == (422, "invalid_value") else refused
+        assert found in (None, [], {}, ([], []))
+    assert await store.count_addressed("alice", 9, NOW_US) == (1, 1)
+
+
 # ---------------------------------------------------------------- retraction
 
 

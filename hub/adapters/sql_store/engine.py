@@ -37,7 +37,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from hub.errors import StoreUnavailable
+from hub.errors import Refused, StoreUnavailable
 from hub.urls import sqlalchemy_url
 
 P = ParamSpec("P")
@@ -67,6 +67,10 @@ _POSTGRESQL_SETTINGS: Final = {
     "lock_timeout": "20s",
 }
 LOCK_NOT_AVAILABLE: Final = "55P03"
+UNSTORABLE_STATES: Final = (
+    "22021",
+    "22000",
+)  # character_not_in_repertoire; the driver's own refusal of a value
 _memories = count(1)
 
 
@@ -214,7 +218,8 @@ class Database:
     ) -> ColumnElement[bool]:
         """`column IN values` as one parameter: one prepared statement for any number of values."""
         if self.sqlite:
-            document = msgspec.json.encode(list(values)).decode()
+            with translated():
+                document = msgspec.json.encode(list(values)).decode()
             each = func.json_each(document).table_valued("value")
             return column.in_(select(each.c.value))
         array = postgresql.ARRAY(BigInteger() if isinstance(next(iter(values), ""), int) else String())
@@ -242,7 +247,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     # FACTS: WAL with NORMAL lost committed rows at a power loss, FULL lost none.
     cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA journal_size_limit = 67108864")
     cursor.execute("PRAGMA temp_store = MEMORY")
     cursor.execute("PRAGMA cache_size = -16384")
     cursor.close()
@@ -260,13 +265,16 @@ def _sqlstate(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn a lost or unusable database into `StoreUnavailable`; mistakes of ours pass as they are."""
+    """Turn a lost or unusable database into `StoreUnavailable`, and a value that no database can hold (a NUL, half a
+    surrogate pair, a huge number) into `Refused`; mistakes of ours pass as they are."""
     try:
         yield
     except StoreUnavailable:
         raise
     except (DBAPIError, asyncpg.PostgresError) as error:
         state = _sqlstate(error)
+        if state in UNSTORABLE_STATES:
+            raise _unstorable() from error
         if state in RETRIED_STATES:
             raise StoreUnavailable(
                 "The database was too busy: a transaction failed again and again."
@@ -279,8 +287,16 @@ def translated() -> Iterator[None]:
         if lost or on_sqlite or state.startswith(AWAY_STATES) or not isinstance(error, DBAPIError):
             raise StoreUnavailable(f"The database cannot be used: {_sentence(error)}") from error
         raise
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise _unstorable() from error
     except (OSError, PoolTimeout, TimeoutError, asyncpg.InterfaceError) as error:
         raise StoreUnavailable(f"The database cannot be reached: {_sentence(error)}") from error
+
+
+def _unstorable() -> Refused:
+    return Refused(
+        422, "invalid_value", "A value holds what cannot be stored: a NUL, or a number beyond 64 bits."
+    )
 
 
 def _sentence(error: BaseException) -> str:
