@@ -24,7 +24,16 @@ from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import Profile, User
 from hub.model.vocabulary import Channel
 
-__all__ = ["RULES", "Environment", "Explained", "Plan", "explain_rules", "plan", "plan_broadcast"]
+__all__ = [
+    "RULES",
+    "Environment",
+    "Explained",
+    "Plan",
+    "explain_rules",
+    "merged_user",
+    "plan",
+    "plan_broadcast",
+]
 
 OFFLINE_GRACE_SECONDS: Final = (
     30  # for a pong to prove that the app reached the user (the ping's round is 25 s)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hub.model.events import BroadcastAudience
 from hub.model.notifications import Broadcast
 from hub.model.preferences import Verdict, allows, pick_locale
-from hub.model.users import User
+from hub.model.users import Subscription, User
 from hub.model.vocabulary import Channel
 
 
@@ -83,10 +83,11 @@ def in_timezones(audience: BroadcastAudience, timezone: str | None, default_time
 
 def was_subscribed(user: User, topic: str, seq: int) -> bool:
     """Whether one of the user's intervals on a topic holds a broadcast_seq."""
-    return any(
-        s.topic == topic and s.from_seq <= seq and (s.until_seq is None or seq < s.until_seq)
-        for s in user.subscriptions
-    )
+    return any(one.topic == topic and _holds(one, seq) for one in user.subscriptions)
+
+
+def _holds(interval: Subscription, seq: int) -> bool:
+    return interval.from_seq <= seq and (interval.until_seq is None or seq < interval.until_seq)
 
 
 def _outside(audience: BroadcastAudience, user: User, default_timezone: str) -> Visibility | None:
@@ -102,11 +103,7 @@ def _outside(audience: BroadcastAudience, user: User, default_timezone: str) -> 
 def _ways(audience: BroadcastAudience, seq: int, user: User) -> Iterator[str | None]:
     """The ways by which it may have come: its topics in the event's order, then everyone."""
     if audience.topics:
-        held = {
-            s.topic
-            for s in user.subscriptions
-            if s.from_seq <= seq and (s.until_seq is None or seq < s.until_seq)
-        }
+        held = {one.topic for one in user.subscriptions if _holds(one, seq)}
         yield from (topic for topic in audience.topics if topic in held)
     if audience.everyone:
         yield None

@@ -61,7 +61,18 @@ preferences = st.builds(
             max_size=1,
         ),
     ),
-    quiet_hours=st.none() | st.builds(QuietHours, start=clocks, end=clocks),
+    quiet_hours=st.none()
+    | st.builds(QuietHours, start=clocks, end=clocks)
+    | st.sampled_from(
+        [QuietHours("20:00", "21:00"), QuietHours("22:00", "07:00"), QuietHours("00:00", "23:59")]
+    ),
+)
+one_choice = st.one_of(
+    preferences.map(lambda all_: Preferences(channels=all_.channels)),
+    preferences.map(lambda all_: Preferences(categories=all_.categories)),
+    preferences.map(lambda all_: Preferences(muted=all_.muted)),
+    preferences.map(lambda all_: Preferences(only=all_.only)),
+    preferences.map(lambda all_: Preferences(quiet_hours=all_.quiet_hours)),
 )
 
 subscriptions = st.lists(
@@ -79,15 +90,15 @@ users = st.builds(
     profile=st.builds(
         Profile,
         id=st.just("alice"),
-        email=st.none() | st.just("a@b.c"),
-        phone=st.none() | st.just("+821012345678"),
+        email=st.sampled_from(["a@b.c", "a@b.c", None]),
+        phone=st.sampled_from(["+821012345678", None]),
         locale=st.sampled_from([None, "ko", "ko-KR", "de", "KO-kr"]),
         timezone=st.sampled_from([None, *ZONES]),
     ),
-    preferences=preferences,
+    preferences=preferences | one_choice,
     subscriptions=subscriptions,
     reachable=st.frozensets(st.sampled_from([Channel.WEB_PUSH, Channel.MOBILE_PUSH])),
-    suppressed=st.frozensets(channels, max_size=2),
+    suppressed=st.frozensets(channels, max_size=1),
     erased_at_us=st.none() | st.sampled_from([NOW - 2 * SECOND, NOW - SECOND, NOW]),
 )
 
@@ -100,7 +111,7 @@ rules = st.builds(
 
 types = st.builds(
     TypeVersion,
-    name=st.sampled_from(["t", "message"]),
+    name=st.sampled_from(["t", "t", "message"]),
     version=st.just(1),
     definition=st.builds(
         TypeDefinition,
@@ -136,7 +147,7 @@ events = st.builds(
     data=st.sampled_from([{"n": 1}, {}]),
     actor=maybe_actor,
     channels=st.none() | st.lists(channels, min_size=1, max_size=3, unique=True).map(tuple),
-    expires_at_us=st.none() | st.sampled_from([NOW, NOW + 1, NOW + 100 * SECOND]),
+    expires_at_us=st.none() | st.sampled_from([NOW, NOW + 1, NOW + 60 * SECOND, NOW + 600 * SECOND]),
     digest_key=st.none() | st.just("key"),
 )
 
@@ -145,7 +156,7 @@ environments = st.builds(
     Environment,
     now_us=st.just(NOW),
     created_at_us=st.just(NOW),
-    available=st.frozensets(channels),
+    available=st.just(frozenset(Channel)) | st.frozensets(channels),
     default_timezone=st.sampled_from(ZONES),
     recent=st.sampled_from([{}, {("alice", "t"): 2}, {("bob", "t"): 9}]),
 )
@@ -185,8 +196,9 @@ def as_json(value):
 
 @pytest.mark.req("R11")
 @pytest.mark.req("R12")
+@settings(max_examples=600)
 @given(
-    preferences,
+    preferences | one_choice,
     st.sampled_from(CATEGORIES),
     switches,
     channels,
@@ -215,7 +227,11 @@ broadcasts = st.builds(
     type=st.just("t"),
     category=st.sampled_from(CATEGORIES),
     contents=st.sampled_from(
-        [{"": Content()}, {"": Content(), "ko": Content()}, {"": Content(), "ko-KR": Content()}]
+        [
+            {"": Content()},
+            {"": Content(), "ko": Content()},
+            {"": Content(), "ko": Content(), "ko-KR": Content()},
+        ]
     ),
     created_at_us=st.just(1),
     audience=st.builds(
@@ -259,9 +275,16 @@ def naive_open_ways(row, user, default_zone):
     }
 
 
+def naive_locale(known, locale):
+    """The longest known tag that is the user's, or begins it."""
+    locale = (locale or "").lower()
+    fits = [key for key in known if key and (locale == key.lower() or locale.startswith(key.lower() + "-"))]
+    return max(fits, key=len, default=None)
+
+
 @pytest.mark.req("R12")
 @pytest.mark.req("R19")
-@settings(max_examples=300)
+@settings(max_examples=400)
 @given(broadcasts, users, st.sampled_from(ZONES))
 def test_visibility(row, user, default_zone):
     seen = visible(row, user, default_zone)
@@ -271,17 +294,22 @@ def test_visibility(row, user, default_zone):
     if seen:
         assert seen.topic in ways
         assert seen.topic is not None or ways == {None}
-        locale = (user.profile.locale or "").lower()
-        fits = [
-            key
-            for key in row.contents
-            if key and (locale == key.lower() or locale.startswith(key.lower() + "-"))
-        ]
-        assert seen.locale == max(fits, key=len, default="")
+        assert (seen.locale or None) == naive_locale(row.contents, user.profile.locale)
     note("seen" if seen else seen.rule)
 
 
-@given(broadcasts, users, st.sampled_from(ZONES))
+open_to_all = broadcasts.map(
+    lambda row: msgspec.structs.replace(
+        row, audience=BroadcastAudience(everyone=True), in_app=True, critical=False, seq=3
+    )
+)
+of_one_choice = st.builds(
+    User, profile=st.just(Profile("alice")), preferences=one_choice, subscriptions=subscriptions
+)
+
+
+@settings(max_examples=400)
+@given(broadcasts | open_to_all, users | of_one_choice, st.sampled_from(ZONES))
 def test_who_restricts_nothing_sees_what_anybody_with_the_same_topics_sees(row, user, default_zone):
     plain = User(user.profile, subscriptions=user.subscriptions)
     if not restricts(user):
@@ -313,22 +341,18 @@ def naive_when(event, of, channel):
 
 def naive_quiet_end(quiet, zone, moment_us):
     """Walk minute by minute to the end of the quiet hours; the moment itself when they do not hold."""
+    shown = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment_us)).astimezone(ZoneInfo(zone))
+    minute_of_day = shown.hour * 60 + shown.minute  # no clock changes within a day of NOW
 
-    def quiet_at(us):
-        clock = (
-            (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
-            .astimezone(ZoneInfo(zone))
-            .strftime("%H:%M")
-        )
+    def quiet_at(minute):
+        clock = f"{minute // 60 % 24:02d}:{minute % 60:02d}"
         crosses = quiet.start > quiet.end
         return (clock >= quiet.start) + (clock < quiet.end) == (1 if crosses else 2)
 
-    if quiet is None or quiet.start == quiet.end or not quiet_at(moment_us):
+    if quiet is None or quiet.start == quiet.end or not quiet_at(minute_of_day):
         return moment_us
-    minute = moment_us - moment_us % (60 * SECOND)
-    while quiet_at(minute):
-        minute += 60 * SECOND
-    return minute
+    walked = next(minutes for minutes in range(1, 1441) if not quiet_at(minute_of_day + minutes))
+    return moment_us - moment_us % (60 * SECOND) + walked * 60 * SECOND
 
 
 def naive_plan(event, of, category, user, env):
@@ -375,7 +399,7 @@ def naive_plan(event, of, category, user, env):
 @pytest.mark.req("R13")
 @pytest.mark.req("R17")
 @pytest.mark.req("R18")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(events, types, categories, users, environments)
 def test_planning(event, of, category, user, env):
     made = plan(event, of, category, user, NamedUser("alice"), env)
@@ -393,6 +417,7 @@ def test_planning(event, of, category, user, env):
         assert delivery.state == ("held" if held else "queued")
         assert told[delivery.channel].verdict == ("hold" if held else "use")
         assert Channel.IN_APP not in delivery.fallback
+    assert made.notification.locale == naive_locale(of.definition.locales, user.profile.locale)
     assert bool(made.problems) == any(reason.verdict == "note" for reason in made.notification.reasons)
     note("in the app" if made.notification.in_app else "suppressed")
 
