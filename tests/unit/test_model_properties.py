@@ -303,8 +303,14 @@ open_to_all = broadcasts.map(
         row, audience=BroadcastAudience(everyone=True), in_app=True, critical=False, seq=3
     )
 )
+in_app_choice = st.dictionaries(
+    st.sampled_from(CATEGORIES), st.booleans() | st.fixed_dictionaries({Channel.IN_APP: st.booleans()})
+).map(lambda chosen: Preferences(categories=chosen))
 of_one_choice = st.builds(
-    User, profile=st.just(Profile("alice")), preferences=one_choice, subscriptions=subscriptions
+    User,
+    profile=st.just(Profile("alice")),
+    preferences=one_choice | in_app_choice,
+    subscriptions=subscriptions,
 )
 
 
