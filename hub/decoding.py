@@ -26,27 +26,38 @@ def decode_json(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, po
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
+        # The decoder stops at the first wrong value; whether the rest is JSON at all is seen only now.
+        document = _any_json(raw)
         raise Refused(
             422,
             "invalid_request",
             "The request does not have the right shape.",
-            [_field_error(error, decoder.type, raw, pointer)],
+            [_field_error(error, decoder.type, document, pointer)],
         ) from None
-    except RecursionError:
-        raise Refused(400, "malformed_json", "The JSON is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if not bytes(raw).strip():
-            raise Refused(400, "malformed_json", "The body is empty; a JSON document is needed.") from None
-        raise Refused(400, "malformed_json", f"The body is not valid JSON: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error, raw) from None
 
 
-def _field_error(
-    error: msgspec.ValidationError, kind: Any, raw: bytes | msgspec.Raw, pointer: str
-) -> FieldError:
+def _any_json(raw: bytes | msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error, raw) from None
+
+
+def _malformed(error: Exception, raw: bytes | msgspec.Raw) -> Refused:
+    if isinstance(error, RecursionError):
+        return Refused(400, "malformed_json", "The JSON is nested too deeply.")
+    if not bytes(raw).strip():
+        return Refused(400, "malformed_json", "The body is empty; a JSON document is needed.")
+    return Refused(400, "malformed_json", f"The body is not valid JSON: {error}.")
+
+
+def _field_error(error: msgspec.ValidationError, kind: Any, document: Any, pointer: str) -> FieldError:
     text = str(error)
     found = _PATH.search(text)
     sentence = text[: found.start()] if found else text
-    steps = _name_steps(_steps_of(text), msgspec.json.decode(raw), kind)
+    steps = _name_steps(_steps_of(text), document, kind)
     field = _FIELD.search(sentence)
     code = "invalid_value"
     if field:

@@ -278,7 +278,7 @@ def _problem_response(status: int, text: str) -> Json:
 def _live_paths() -> dict[str, Json]:
     """The calls that take their connection over."""
     text: Json = {"type": "string"}
-    problem: Json = {"default": {"$ref": "#/components/responses/401"}}
+    problem: Json = {str(one): {"$ref": f"#/components/responses/{one}"} for one in (400, 401, 403, 503)}
 
     def operation(name: str, tag: str, summary: str, responses: Json, **more: Any) -> Json:
         security: list[Json] = [{"userToken": []}, {"session": []}]
