@@ -24,7 +24,7 @@ export class LiveClient extends EventTarget {
   #dials = 0; // tells an old dial's answer from the current one
   #attempt = 0;
   #lastId = 0;
-  #waiting = new Map(); // command id -> {done, fail, timer}
+  #waiting = new Map(); // command id -> {name, done, fail, timer}
   #wanted = new Set(); // channels that we subscribe to ourselves
   #positions = new Map(); // channel -> {epoch, offset}
   #timers = { redial: 0, silence: 0, refresh: 0 };
@@ -206,7 +206,7 @@ export class LiveClient extends EventTarget {
       const id = ++this.#lastId;
       // Without an answer the connection is not worth much (protocol document §15).
       const timer = setTimeout(() => this.#lost(0, ''), REPLY_MS);
-      this.#waiting.set(id, { done, fail, timer });
+      this.#waiting.set(id, { name: Object.keys(command)[0], done, fail, timer });
       return JSON.stringify({ id, ...command });
     });
     this.#socket.send(lines.join('\n'));
@@ -216,10 +216,8 @@ export class LiveClient extends EventTarget {
     this.#watchSilence();
     for (const line of text.split('\n')) {
       if (!line) continue;
-      let reply;
-      try {
-        reply = JSON.parse(line);
-      } catch {
+      const reply = parsed(line);
+      if (reply === null) {
         this.#lost(0, '');
         return;
       }
@@ -236,7 +234,8 @@ export class LiveClient extends EventTarget {
     this.#waiting.delete(reply.id);
     clearTimeout(waiting.timer);
     const { error } = reply;
-    if (error) waiting.fail?.(failure(error.message, error.code, error.temporary ?? false));
+    if (!error && !reply[waiting.name]) this.#lost(0, ''); // not an answer to what was asked
+    else if (error) waiting.fail?.(failure(error.message, error.code, error.temporary ?? false));
     else waiting.done?.(reply);
   }
 
@@ -294,6 +293,16 @@ export class LiveClient extends EventTarget {
       if (this.#wanted.has(channel) && unsubscribe.code >= 2500) this.#join(channel);
       else this.#tell('refused', { channel, message: unsubscribe.reason });
     }
+  }
+}
+
+/** A line as an object; null for everything else. */
+function parsed(line) {
+  try {
+    const reply = JSON.parse(line);
+    return typeof reply === 'object' ? reply : null;
+  } catch {
+    return null;
   }
 }
 

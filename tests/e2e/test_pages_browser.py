@@ -101,6 +101,54 @@ async def test_what_others_publish_and_mark_shows_at_once(desk: Desk) -> None:
     await expect(page.locator("#inbox .item")).to_contain_text(["not here"])
 
 
+@pytest.mark.req("R4")
+async def test_the_pages_work_below_a_path(free_port: int, chromium: str) -> None:
+    async with small_desk(free_port, chromium, "/tools/hub") as desk:
+        page = await desk.operator()
+        assert page.url == f"{desk.base}/dashboard"
+        await send(page, "Hello")
+        await expect(page.locator("#inbox .item")).to_have_count(1, timeout=SECONDS)
+        await page.click("#inbox-preferences")
+        await page.get_by_role("switch", name="In the app, for Messages").click()
+        await expect(page.locator("#saved")).to_contain_text("is off")
+        await page.goto(f"{desk.base}/dashboard")
+        await page.click("#leave")
+        await expect(page.locator("h1")).to_have_text("You are not signed in")
+
+
+@pytest.mark.req("R14", "R16", "R19")
+async def test_the_form_reaches_topics_and_everyone_with_any_type(desk: Desk) -> None:
+    definition = {
+        "category": "orders",
+        "title": "Order {{ data.number }} was paid",
+        "channels": {"in_app": {"when": "always"}},
+        "schema": {"type": "object", "required": ["number"]},
+    }
+    await desk.call("PUT", "/v1/types/order.paid", json=definition)
+    page = await desk.operator()
+    titles = page.locator("#inbox .item-title bdi")
+    await page.check("text=everyone")
+    await send(page, "For all")
+    await expect(titles).to_have_text(["For all"], timeout=SECONDS)
+    await page.check("text=a topic")
+    await send(page, "On the topic", topic="news")
+    await expect(titles).to_have_text(["On the topic", "For all"], timeout=SECONDS)
+
+    await page.check("text=a user")
+    await page.select_option("#type", "order.paid")
+    await page.fill("#title", "")
+    await page.fill("#body", "")
+    await page.click("#send")
+    await expect(page.locator("#sent.wrong")).to_contain_text("number")
+    await page.click("summary")
+    await page.fill("#data", "[1]")
+    await page.click("#send")
+    await expect(page.locator("#sent.wrong")).to_contain_text("not a JSON object")
+    await page.fill("#data", '{"number": 17}')
+    await page.click("#send")
+    await expect(titles.first).to_have_text("Order 17 was paid", timeout=SECONDS)
+
+
 @pytest.mark.req("R4", "R11", "R17")
 async def test_a_category_that_is_switched_off_is_suppressed_from_the_next_event_on(desk: Desk) -> None:
     page = await desk.operator()

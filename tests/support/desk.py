@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 from playwright.async_api import Browser, Dialog, Page, async_playwright, expect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hub.api.app import create_app
 from hub.api.live import live_routes
@@ -91,13 +92,13 @@ async def _sit(base: str, chromium: str, link: Callable[[], Awaitable[str]]) -> 
 
 
 @asynccontextmanager
-async def small_desk(port: int, chromium: str) -> AsyncIterator[Desk]:
-    """A hub in this process."""
-    base = f"http://127.0.0.1:{port}"
-    async with open_house(SystemClock(), port=port) as house:  # type: ignore[arg-type]
+async def small_desk(port: int, chromium: str, path: str = "") -> AsyncIterator[Desk]:
+    """A hub in this process; with a path, behind what a proxy does that has it at that path."""
+    base = f"http://127.0.0.1:{port}{path}"
+    async with open_house(SystemClock(), port=port, public_url=base) as house:  # type: ignore[arg-type]
         app = create_app(house.hub, [*live_routes(house.hub.edge), *page_routes(house.hub)])
         started = asyncio.Event()
-        server = make_server(app, house.hub.edge, on_started=started.set)
+        server = make_server(_below(path, app), house.hub.edge, on_started=started.set)
         running = asyncio.create_task(server._serve(listen("127.0.0.1", port)))
         await started.wait()
 
@@ -110,6 +111,16 @@ async def small_desk(port: int, chromium: str) -> AsyncIterator[Desk]:
         finally:
             server.should_exit = True
             await running
+
+
+def _below(path: str, app: ASGIApp) -> ASGIApp:
+    async def stripped(scope: Scope, receive: Receive, send: Send) -> None:
+        if "path" in scope:
+            assert scope["path"].startswith(f"{path}/"), "a page asked for something above its path"
+            scope = {**scope, "path": scope["path"].removeprefix(path)}
+        await app(scope, receive, send)
+
+    return stripped
 
 
 @asynccontextmanager
