@@ -17,13 +17,21 @@ CHUNK_TIMEOUT_SECONDS: Final = 15.0
 BODY_TIMEOUT_SECONDS: Final = 60.0
 
 
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
+
+
+class BodyRefused(Refused):
+    """A body that was not read to its end: the connection cannot be used for another request."""
+
+
 class ClientGone(Exception):  # not an error: there is nobody to answer
     """The client closed the connection before its request was complete."""
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, code: str) -> bytes:
     """The whole body. Raises `Refused` (400 for one that does not come, 413 beyond `limit`) or `ClientGone`."""
-    too_large = Refused(413, code, f"The body is larger than {limit} bytes.")
+    too_large = BodyRefused(413, code, f"The body is larger than {limit} bytes.")
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise too_large
@@ -31,7 +39,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             return await _read(receive, limit, too_large)
     except TimeoutError:
-        raise Refused(400, "malformed_request", "The body did not arrive in time.") from None
+        raise BodyRefused(400, "malformed_request", "The body did not arrive in time.") from None
 
 
 async def _read(receive: Receive, limit: int, too_large: Refused) -> bytes:
@@ -49,3 +57,17 @@ async def _read(receive: Receive, limit: int, too_large: Refused) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def discard_body(receive: Receive) -> None:
+    """Let a client finish for a moment: one that is cut off while it sends may never see the answer."""
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

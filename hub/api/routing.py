@@ -163,6 +163,8 @@ class Endpoint:
         return b"" if content is None else self._encode(content)
 
     async def _answer(self, route: Route, scope: Scope, receive: Receive) -> Reply:
+        if not route.any_id and b"%2f" in scope.get("raw_path", b"").lower():
+            raise not_found("This address")  # an encoded slash would be taken for a real one
         headers = dict(scope["headers"])  # of repeated ones the last counts
         caller = await identify(self._parts, route.access, route.method, headers)
         if caller.identity is not None and caller.key_id == "":

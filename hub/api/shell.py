@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hub.api.body import ClientGone
+from hub.api.body import BodyRefused, ClientGone, discard_body
 from hub.api.parts import Parts
 from hub.api.problems import as_refused, problem_body, problem_headers
 from hub.errors import Refused
@@ -66,12 +66,12 @@ class Shell:
             except ClientGone:
                 pass
             except Exception as error:  # noqa: BLE001  (the last handler: a caller gets a document, never a traceback)
-                await self._fail(answer, scope, error, request_id)
+                await self._fail(answer, scope, receive, error)
         if answer.status:
             route = str(state.get("route", "other"))
             self._parts.metrics.http.request(scope["method"], route, answer.status, perf_counter() - started)
 
-    async def _fail(self, answer: "_Answer", scope: Scope, error: Exception, request_id: str) -> None:
+    async def _fail(self, answer: "_Answer", scope: Scope, receive: Receive, error: Exception) -> None:
         refused = as_refused(error)
         if refused is None:
             _log.exception("request_failed", method=scope["method"], route=scope["state"].get("route"))
@@ -83,10 +83,15 @@ class Shell:
         if answer.status:
             raise error  # the head is out: the server must cut the connection
         headers = [*problem_headers(refused), *scope["state"].get("extra_headers", ())]
-        if refused.status in (400, 413):
-            headers.append((b"connection", b"close"))  # the rest of the body is not read
-        body = problem_body(refused, request_id, self._base_url)
-        await answer.send_all(refused.status, headers, b"" if scope["method"] == "HEAD" else body, len(body))
+        cut_off = isinstance(refused, BodyRefused)
+        if cut_off:
+            headers.append((b"connection", b"close"))
+        body = problem_body(refused, scope["state"]["request_id"], self._base_url)
+        shown = b"" if scope["method"] == "HEAD" else body
+        await answer.send_all(refused.status, headers, shown, len(body), open_end=cut_off)
+        if cut_off:
+            await discard_body(receive)
+            await answer.end()
 
     def _cors(self, path: str, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         if not path.startswith(CORS_PREFIX):
@@ -120,12 +125,21 @@ class _Answer:
         await self._send(message)
 
     async def send_all(
-        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, length: int | None = None
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        length: int | None = None,
+        *,
+        open_end: bool = False,
     ) -> None:
         if status != 204:
             headers.append((b"content-length", str(len(body) if length is None else length).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": body, "more_body": open_end})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b""})
 
 
 def request_id_of(given: bytes | None) -> str:

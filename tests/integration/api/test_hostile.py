@@ -85,7 +85,7 @@ async def test_bodies_that_are_too_large_are_not_read(api: Api) -> None:
                 yield b" " * 64 * 1024
 
         who: dict[str, str] = {"token": "alice"} if route.access == ("user",) else {"key": "first"}
-        for content in (b" " * (route.body_limit + 1), flood()):
+        for content in (b" " * (route.body_limit + 1), flood()):  # announced, and not
             answer = await api.call(
                 route.method,
                 address(route),
