@@ -9,7 +9,7 @@ retention drops them.
 from typing import Any
 
 from msgspec import to_builtins
-from sqlalchemy import Column, Table, case, delete, func, select, update
+from sqlalchemy import Column, Table, bindparam, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
@@ -100,14 +100,25 @@ class Erasure(Part):
             .group_by(notifications.c.event_id, notifications.c.slice_key)
         )
         removed = sums.all()
-        for row in removed:
+        if removed:
             await connection.execute(
                 update(slices)
-                .where(slices.c.event_id == row.event_id, slices.c.slice_key == row.slice_key)
-                .values(
-                    erased_in_app=slices.c.erased_in_app + row.shown,
-                    erased_suppressed=slices.c.erased_suppressed + row.rows - row.shown,
+                .where(
+                    slices.c.event_id == bindparam("of_event"), slices.c.slice_key == bindparam("of_slice")
                 )
+                .values(
+                    erased_in_app=slices.c.erased_in_app + bindparam("shown"),
+                    erased_suppressed=slices.c.erased_suppressed + bindparam("quiet"),
+                ),
+                [
+                    {
+                        "of_event": row.event_id,
+                        "of_slice": row.slice_key,
+                        "shown": row.shown,
+                        "quiet": row.rows - row.shown,
+                    }
+                    for row in removed
+                ],
             )
         await connection.execute(delete(notifications).where(notifications.c.user_id == user_id))
         return bool(removed)

@@ -6,7 +6,7 @@ Order is (created_at_us, id), newest first, for both. Who may see a broadcast be
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, desc, func, select, tuple_
+from sqlalchemy import ColumnElement, and_, desc, false, func, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Database, Part
@@ -23,7 +23,6 @@ from hub.model.notifications import Broadcast, Marks, Notification
 from hub.model.vocabulary import LANE
 from hub.ports import BroadcastRow, InboxQuery
 
-CANDIDATES: Final = 300
 _UNREAD: Final = and_(
     notifications.c.shown, notifications.c.read_at_us.is_(None), notifications.c.archived_at_us.is_(None)
 )
@@ -52,6 +51,22 @@ class Watermarks:
             if mark == "read":
                 read = at_us if read is None else min(read, at_us)
         return Marks(seen_at_us=seen, read_at_us=read)
+
+    def unread(self) -> ColumnElement[bool]:
+        """The same question in SQL, beside the user's own marks: a mark of its own, else no watermark, must say so."""
+        covered = [
+            and_(broadcasts.c.seq <= through_seq, *([broadcasts.c.category == category] if category else []))
+            for category, through_seq in self._read_through().items()
+        ]
+        marked = broadcast_marks.c.user_id.is_not(None)
+        return and_(broadcast_marks.c.read_at_us.is_(None), or_(marked, not_(or_(false(), *covered))))
+
+    def _read_through(self) -> dict[str, int]:
+        highest: dict[str, int] = {}
+        for category, mark, through_seq, _ in self._rows:
+            if mark == "read":
+                highest[category] = max(through_seq, highest.get(category, 0))
+        return highest
 
 
 async def load_watermarks(connection: AsyncConnection, user_id: str) -> Watermarks:
@@ -93,50 +108,35 @@ class InboxPages(Part):
 
         Filters of the query apply to the marks; audience beyond topic/everyone and preferences are not applied here.
         """
-        result: list[BroadcastRow] = []
-        before = query.before
-        async with self._db.read(snapshot=True) as connection:
-            marks = await load_watermarks(connection, user_id)
-            while True:
-                rows = await self._candidates(connection, user_id, topics, query, before, now_us)
-                for row in rows:
-                    effective = _effective(row, marks)
-                    if _wanted(effective, query):
-                        result.append(BroadcastRow(broadcast_of(row), effective))
-                        if len(result) == query.limit:
-                            return result
-                if len(rows) < CANDIDATES:
-                    return result
-                before = (rows[-1].created_at_us, rows[-1].id)
-
-    async def _candidates(
-        self,
-        connection: AsyncConnection,
-        user_id: str,
-        topics: Sequence[str],
-        query: InboxQuery,
-        before: tuple[int, str] | None,
-        now_us: int,
-    ) -> Sequence[Any]:
         table = broadcasts.c
         targets = select(broadcast_targets.c.seq).where(
             self._db.among(broadcast_targets.c.target, [*topics, EVERYONE])
         )
-        if before is not None:
-            # On the lane seq, created_at_us and id grow together, so the bound reaches into the targets' index.
-            bound = select(func.max(table.seq)).where(_older(table.created_at_us, table.id, before))
-            targets = targets.where(broadcast_targets.c.seq <= bound.scalar_subquery())
+        older: list[ColumnElement[bool]] = []
+        if query.before is not None:
+            older.append(_older(table.created_at_us, table.id, query.before))
+            # On the lane seq, created_at_us and id grow together, so this bound reaches into the targets' index.
+            newest = (
+                select(table.seq).where(*older).order_by(desc(table.created_at_us), desc(table.id)).limit(1)
+            )
+            targets = targets.where(broadcast_targets.c.seq <= newest.scalar_subquery())
         own = and_(broadcast_marks.c.seq == table.seq, broadcast_marks.c.user_id == user_id)
         page = (
             select(broadcasts, *_MARKED)
             .outerjoin_from(broadcasts, broadcast_marks, own)
-            .where(table.seq.in_(targets), table.shown, _alive(table.expires_at_us, self._db, now_us))
+            .where(table.shown, table.seq.in_(targets), _alive(table.expires_at_us, self._db, now_us), *older)
         )
         if query.category is not None:
             page = page.where(table.category == query.category)
-        if before is not None:
-            page = page.where(_older(table.created_at_us, table.id, before))
-        return (await connection.execute(page.order_by(desc(table.seq)).limit(CANDIDATES))).all()
+        if query.archived != "include":
+            archived = broadcast_marks.c.archived_at_us
+            page = page.where(archived.is_(None) if query.archived == "exclude" else archived.is_not(None))
+        async with self._db.read(snapshot=True) as connection:
+            marks = await load_watermarks(connection, user_id)
+            if query.unread:
+                page = page.where(marks.unread())
+            rows = await connection.execute(page.order_by(desc(table.seq)).limit(query.limit))
+            return [BroadcastRow(broadcast_of(row), _effective(row, marks)) for row in rows]
 
     async def find_notifications(
         self, user_id: str, ids: Sequence[str]
@@ -201,9 +201,3 @@ def _alive(expires: ColumnElement[int | None], db: Database, now_us: int | None)
 
 def _effective(row: Any, marks: Watermarks) -> Marks:
     return marks_of(row) if row.marked_by is not None else marks.marks_on(row.seq, row.category)
-
-
-def _wanted(marks: Marks, query: InboxQuery) -> bool:
-    if query.unread and marks.read_at_us is not None:
-        return False
-    return query.archived == "include" or (marks.archived_at_us is not None) == (query.archived == "only")
