@@ -34,7 +34,7 @@ _SHAPES = (
     re.compile(
         r"(?P<keep>)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?"
     ),  # a JWT, anywhere
-    re.compile(r"(?P<keep>\bclarion_)[A-Za-z0-9_-]{20,}"),  # an API key of ours
+    re.compile(r"(?P<keep>\b(?:clarion|clk)_)[A-Za-z0-9_-]{20,}"),  # an API key of ours
 )
 # Names that look like a secret's and are not.
 _PUBLIC_NAMES = frozenset(

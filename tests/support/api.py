@@ -13,11 +13,14 @@ import msgspec
 from pydantic import SecretStr
 from starlette.routing import BaseRoute
 
+from hub.adapters.redis_bus import RedisBus
+from hub.adapters.redis_queue import RedisQueue
+from hub.adapters.sql_store import SqlStore
 from hub.api.app import TABLE, create_app
 from hub.api.docs import documentation_routes
 from hub.api.openapi import build_openapi
 from hub.config import Settings
-from hub.wiring import Core, Hub, generator_of, memory_core, open_hub
+from hub.wiring import Core, Hub, core_of, generator_of, memory_core, migrate_database, open_hub
 from tests.support.clock import FakeClock
 
 FIRST_KEY = "the-first-key-of-this-test"
@@ -166,14 +169,28 @@ def settings_for(folder: Path, **more: Any) -> Settings:
     )
 
 
+async def real_core(settings: Settings, clock: FakeClock) -> Core:
+    """A core on the Valkey and the database of the settings, with a clock that the test moves."""
+    assert settings.redis_url is not None
+    assert settings.database_url is not None
+    await migrate_database(settings)
+    redis, prefix = settings.redis_url.get_secret_value(), settings.redis_prefix
+    store = SqlStore(settings.sqlalchemy_url.get_secret_value())
+    queue = RedisQueue(redis, prefix, settings.partitions)
+    return await core_of(settings, clock, store, queue, RedisBus(redis, prefix, settings.partitions), "test")
+
+
 @asynccontextmanager
 async def open_api(folder: Path, clock: FakeClock, **settings: Any) -> AsyncIterator[Api]:
-    """A node on the memory adapters."""
-    core = await memory_core(settings_for(folder, **settings), clock)
+    """A node on the memory adapters, or, with `redis_url` and `database_url`, on real servers."""
+    chosen = settings_for(folder, **settings)
+    core = await (real_core if chosen.redis_url is not None else memory_core)(chosen, clock)
     async with open_hub(core) as hub:
         api = Api(hub, core, clock)
         try:
             yield api
         finally:
             await api.client.aclose()
+    await core.queue.close()
+    await core.bus.close()
     await core.store.close()

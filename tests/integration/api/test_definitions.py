@@ -8,6 +8,8 @@ from hub.definitions import Definitions
 from hub.errors import Refused
 from tests.support.api import Api
 
+ON = ("memory", "servers")
+
 PAID = {
     "category": "orders",
     "title": "Order {{ data.number }} is paid",

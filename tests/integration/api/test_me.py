@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.api import ORIGIN, Api
 
+ON = ("memory", "servers")
+
 
 async def fill(api: Api, count: int, user: str = "alice") -> None:
     for number in range(count):

@@ -11,6 +11,8 @@ from hub.api.problems import CODES
 from hub.errors import QueueUnavailable, StoreUnavailable
 from tests.support.api import CONTRACT, FIRST_KEY, Api
 
+ON = ("memory", "servers")
+
 
 @pytest.mark.req("R34")
 async def test_keys_are_made_shown_once_rotated_and_revoked(api: Api) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.api import Api
 
+ON = ("memory", "servers")
+
 ALICE = {
     "name": "Alice",
     "avatar": "https://img.test/a.png",

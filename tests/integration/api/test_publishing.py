@@ -8,6 +8,8 @@ import pytest
 from hub.errors import QueueUnavailable
 from tests.support.api import Api
 
+ON = ("memory", "servers")
+
 Event = dict[str, Any]
 pytestmark = pytest.mark.req("R5")
 
