@@ -21,7 +21,7 @@ from hub.adapters.sql_store.tables import leases
 from hub.children import Launch
 from hub.clock import SystemClock
 from hub.config import load_settings
-from hub.supervisor import http_ready
+from hub.supervisor import USAGE_EXIT_CODE, http_ready
 from hub.tokens import Tokens
 from hub.wiring import migrate_database, open_store, waiting_events
 
@@ -61,19 +61,26 @@ class Member:
 
     async def start(self) -> None:
         """Start the process; a node is waited for."""
+        await self._spawn()
+        if self.port is not None:
+            await self.ready()
+
+    async def _spawn(self) -> None:
         with self.log.open("ab") as log:
             self.process = await children.spawn(
                 Launch((sys.executable, "-m", "hub", self.command), self.environment), log
             )
-        if self.port is not None:
-            await self.ready()
 
     async def ready(self) -> None:
-        """Return when a node answers."""
+        """Return when a node answers. One that ends (Redis is away) is started again, as `clarion up` does."""
         assert self.port is not None
         check = http_ready("127.0.0.1", self.port, "/healthz")
         async with asyncio.timeout(READY_SECONDS):
             while not await check():
+                assert self.process, "it was not started"
+                if self.process.returncode is not None:
+                    assert self.process.returncode != USAGE_EXIT_CODE, self.log.read_text()[-2000:]
+                    await self._spawn()
                 await asyncio.sleep(0.02)
 
     def signal(self, number: int) -> None:
