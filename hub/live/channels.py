@@ -218,12 +218,9 @@ class Channel(Generic[E]):
     def _repair(self, history: History) -> bool:
         """Put out what was missed, or say that it is lost; True when history has more."""
         messages = history.messages
-        if history.epoch != self.epoch or history.top < self.last:
-            self._lose(history)
+        if history.epoch == self.epoch and history.top == self.last:
             return False
-        if history.top == self.last:
-            return False
-        if not messages or messages[0].offset != self.last + 1:
+        if history.epoch != self.epoch or not messages or messages[0].offset != self.last + 1:
             self._lose(history)
             return False
         before = self.last

@@ -117,6 +117,7 @@ class LossyBus(MemoryBus):
         self.histories: list[str] = []  # channels whose history was read
         self.fail_histories = 0  # the next reads
         self.gate: asyncio.Event | None = None  # set it to hold histories back
+        self.turns = (0, 0)  # of the loop that a history takes, before and after it is read
         self.subscribed: dict[str, int] = defaultdict(int)
 
     def _hand_over(self, message: Message) -> None:
@@ -130,7 +131,9 @@ class LossyBus(MemoryBus):
         if self.fail_histories > 0:
             self.fail_histories -= 1
             raise BusUnavailable("The bus is away.")
+        await settle(self.turns[0])
         found = await super().history(channel, after, epoch, limit)
+        await settle(self.turns[1])
         if self.gate is not None:
             await self.gate.wait()
         return found

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hub.live.broadcasts import BroadcastEntry, decode, encode_broadcast, encode_broadcast_retracted
 from hub.live.node import LiveNode
+from hub.live.seam import StreamPosition
 from hub.model.events import BroadcastAudience
 from hub.model.notifications import LiveNotification, encode_live, wire_broadcast
 from hub.model.users import Muted, Only, OnlyRule, Preferences, Profile, Subscription, User
@@ -297,6 +298,23 @@ async def test_who_joins_or_leaves_during_a_sweep_gets_each_once_or_none(
     assert late.offsets(BROADCASTS) == [2]
     assert wires[-1].got == []
     assert all(wire.offsets(BROADCASTS) == [1, 2] for wire in wires[:-1])
+
+
+@pytest.mark.req("I4")
+async def test_a_second_wire_that_joins_before_the_sweep_comes_by_gets_it_once(
+    live: LiveNode, bus: LossyBus
+) -> None:
+    wires = [FakeWire(f"u{number}") for number in range(600)]
+    for wire in wires:
+        await connect(live, wire)
+    await bus.publish([broadcast_publication(make_broadcast(1))])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    second = FakeWire("u599")
+    _, joined = await connect(live, second, {BROADCASTS: StreamPosition("", 0)})
+    await settle()
+    assert [frame.offset for frame in joined.missed] + second.offsets(BROADCASTS) == [1]
+    assert wires[-1].offsets(BROADCASTS) == [1]
 
 
 @pytest.mark.req("I14")

@@ -6,14 +6,16 @@ inbox). Nothing may be missing from its view without such a word, nothing may co
 """
 
 import asyncio
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
+from itertools import product
 from typing import Any, cast
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hub.errors import BusUnavailable, Refused
 from hub.live.node import LiveNode
@@ -52,10 +54,9 @@ class Client:
         self.fetched: dict[str, set[str]] = {channel: set() for channel in self.channels}
         self.wire: FakeWire | None = None
         self.node: LiveNode | None = None
-        self.told_gap = False
         self.epochs_after_gap: set[str] = set()
 
-    async def connect(self, node: LiveNode, between: int) -> None:
+    async def connect(self, node: LiveNode, between: int = 0) -> None:
         wire = FakeWire(self.user_id)
         try:
             joined = await node.join(wire, dict(self.positions))
@@ -63,8 +64,7 @@ class Client:
             if refused.status != 503:
                 raise
             return  # a history could not be read; the client tries again later
-        for _ in range(between):
-            await asyncio.sleep(0)
+        await settle(between)
         self.wire, self.node = wire, node
         for one in joined:
             self.read_reply(one)
@@ -109,11 +109,7 @@ class Client:
             self.positions[channel] = StreamPosition("gone", 0)
             self.refetch(channel)
         else:
-            self.told_gap = True
-            assert self.node is not None
-            assert self.wire is not None
-            self.node.leave(self.wire)
-            self.wire = None
+            self.disconnect()
 
     def refetch(self, channel: str) -> None:
         truth = self.machine.truth(self.user_id, channel)
@@ -131,24 +127,33 @@ def text_of(payload: bytes) -> str:
     return str(body["n"] if "n" in body else body["notification"]["id"])
 
 
-class RecoveryMachine(RuleBasedStateMachine):
-    """Two nodes on one bus; clients of two users; everything may be lost but the truth."""
+CHANNELS = (BROADCASTS, "#alice", "#bob")
+few = st.integers(0, 3)
+some_clients = st.integers(0, 3)
+either = st.integers(0, 1)
 
-    clients = Bundle("clients")
+
+class RecoveryMachine(RuleBasedStateMachine):
+    """Two nodes on one bus; four clients of two users; everything may be lost but the truth."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.loop = asyncio.new_event_loop()
         self.clock = FakeClock()
         self.published: dict[str, list[str]] = {personal_channel(user_id): [] for user_id in USERS}
         self.broadcasts: list[Broadcast] = []
         self.entries = 0
         self.last: list[Publication] = []
-        self.all: list[Client] = []
         self.cut: set[int] = set()
+        self.clients: list[Client] = []
 
-    @initialize()
-    def start(self) -> None:
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        self.loop.run_until_complete(work)
+
+    @initialize(before=few, after=few)
+    def start(self, before: int, after: int) -> None:
+        """Histories take their time, so that things happen while one is read."""
+
         async def begin() -> None:
             store = LiveStore()
             store.users = dict(ROWS)
@@ -157,8 +162,13 @@ class RecoveryMachine(RuleBasedStateMachine):
             self.nodes = [LiveNode(cast("Store", store), bus, self.clock) for bus in self.buses]
             for node in self.nodes:
                 await node.start()
+            for number, (user_id, is_sse) in enumerate(product(USERS, (False, True))):
+                self.clients.append(Client(self, user_id, is_sse))
+                await self.clients[-1].connect(self.nodes[number % 2])
+            for bus in self.buses:
+                bus.turns = (before, after)
 
-        self.runner.run(begin())
+        self.run(begin())
 
     def truth(self, user_id: str, channel: str) -> list[str]:
         if channel != BROADCASTS:
@@ -166,182 +176,200 @@ class RecoveryMachine(RuleBasedStateMachine):
         user = ROWS.get(user_id) or make_user(user_id)
         return [one.id for one in self.broadcasts if visible(one, user, "UTC")]
 
-    def run(self, turns: int = 0) -> None:
-        self.runner.run(settle(turns))
+    def make(self, channel: str, topics: tuple[str, ...] = (), actor: str | None = None) -> Publication:
+        """Publish in truth; what becomes of it live is another matter."""
+        self.entries += 1
+        if channel == BROADCASTS:
+            row = make_broadcast(len(self.broadcasts) + 1, *topics, actor=actor)
+            self.broadcasts.append(row)
+            made = broadcast_publication(row)
+        else:
+            self.published[channel].append(str(self.entries))
+            made = personal_publication(channel[1:], str(self.entries))
+        return Publication(channel, made.payload, Position(self.entries, 0, 0), made.header)
 
-    # ------------------------------------------------------------ clients
-
-    @rule(target=clients, user_id=st.sampled_from(USERS), is_sse=st.booleans())
-    def come(self, user_id: str, is_sse: bool) -> Client:
-        client = Client(self, user_id, is_sse)
-        self.all.append(client)
-        return client
-
-    @rule(client=clients, node=st.integers(0, 1), between=st.integers(0, 6))
-    def connect(self, client: Client, node: int, between: int) -> None:
-        if client.wire is None and node not in self.cut:
-            self.runner.run(client.connect(self.nodes[node], between))
-
-    @rule(client=clients)
-    def disconnect(self, client: Client) -> None:
-        client.disconnect()
-
-    # ------------------------------------------------------------ publishing
-
-    @rule(user_id=st.sampled_from(USERS), count=st.integers(1, 4), turns=st.integers(0, 4))
-    def publish(self, user_id: str, count: int, turns: int) -> None:
-        channel = personal_channel(user_id)
-        publications = []
-        for _ in range(count):
-            self.entries += 1
-            text = str(self.entries)
-            self.published[channel].append(text)
-            one = personal_publication(user_id, text)
-            publications.append(
-                Publication(one.channel, one.payload, Position(self.entries, 0, 0), one.header)
-            )
-        self.send(publications, turns)
+    # ------------------------------------------------------------ what happens
 
     @rule(
-        topics=st.sampled_from([(), (), ("news",), ("sport",)]),
-        actor=st.sampled_from([None, "zoe"]),
+        channel=st.sampled_from(CHANNELS),
         count=st.integers(1, 3),
-        turns=st.integers(0, 4),
+        lost=st.tuples(few, few),
+        failing=st.tuples(either, either),
+        turns=few,
+        topics=st.sampled_from([(), ("news",), ("sport",)]),
+        actor=st.sampled_from([None, "zoe"]),
     )
-    def broadcast(self, topics: tuple[str, ...], actor: str | None, count: int, turns: int) -> None:
-        publications = []
-        for _ in range(count):
-            self.entries += 1
-            one = make_broadcast(len(self.broadcasts) + 1, *topics, actor=actor)
-            self.broadcasts.append(one)
-            made = broadcast_publication(one)
-            publications.append(Publication(BROADCASTS, made.payload, Position(self.entries, 0, 0)))
-        self.send(publications, turns)
+    def publish(
+        self,
+        channel: str,
+        count: int,
+        lost: tuple[int, int],
+        failing: tuple[int, int],
+        turns: int,
+        topics: tuple[str, ...],
+        actor: str | None,
+    ) -> None:
+        """Some of it, or of what comes next, does not arrive at one node or another."""
+
+        async def publish() -> None:
+            for bus, lose, fail in zip(self.buses, lost, failing, strict=True):
+                bus.lose, bus.fail_histories = lose, fail
+            await self.buses[0].publish(self.last)
+            await settle(turns)
+
+        self.last = [self.make(channel, topics, actor) for _ in range(count)]
+        self.run(publish())
+
+    @rule(channel=st.sampled_from(CHANNELS), count=st.integers(1, 3))
+    def publish_well(self, channel: str, count: int) -> None:
+        self.last = [self.make(channel) for _ in range(count)]
+        self.repeat()
 
     @rule()
     def repeat(self) -> None:
         """A new owner publishes again what the one before it had published."""
-        self.send(self.last, 0)
 
-    def send(self, publications: list[Publication], turns: int) -> None:
         async def publish() -> None:
-            await self.buses[0].publish(publications)
-            await settle(turns)
+            await self.buses[0].publish(self.last)
 
-        self.last = publications
-        self.runner.run(publish())
+        self.run(publish())
 
-    # ------------------------------------------------------------ faults
+    @rule(client=some_clients)
+    def disconnect(self, client: int) -> None:
+        self.clients[client].disconnect()
 
-    @rule(bus=st.integers(0, 1), count=st.integers(1, 3))
-    def lose_messages(self, bus: int, count: int) -> None:
-        self.buses[bus].lose = count
+    @rule(
+        client=some_clients,
+        node=either,
+        channel=st.sampled_from(CHANNELS),
+        early=st.integers(0, 9),
+        between=few,
+    )
+    def reconnect(self, client: int, node: int, channel: str, early: int, between: int) -> None:
+        """A client comes back, on either node, and something is published while it joins."""
+        one = self.clients[client]
+        one.disconnect()
+        if node in self.cut:
+            return
 
-    @rule(bus=st.integers(0, 1))
-    def fail_a_history(self, bus: int) -> None:
-        self.buses[bus].fail_histories = 1
+        async def join() -> None:
+            work = asyncio.create_task(one.connect(self.nodes[node], between))
+            await settle(early)
+            await self.buses[0].publish(self.last)
+            await work
 
-    @rule(channel=st.sampled_from([BROADCASTS, "#alice", "#bob"]), keep=st.integers(0, 3))
-    def trim(self, channel: str, keep: int) -> None:
-        self.buses[0].trim(channel, keep)
+        self.last = [self.make(channel)]
+        self.run(join())
 
-    @rule()
-    def wipe(self) -> None:
-        self.buses[0].wipe()
-        self.last = []  # Redis came back empty: what was announced is not announced again
+    @rule(
+        channel=st.sampled_from(CHANNELS), keep=few, kind=st.sampled_from(["trim", "trim", "wipe", "promote"])
+    )
+    def redis_fails(self, channel: str, keep: int, kind: str) -> None:
+        """A history is trimmed, Redis comes back empty, or a replica takes over that lacks the last publications."""
+        if kind == "trim":
+            self.buses[0].trim(channel, keep)
+            return
+        self.last = []  # what was announced is not announced again
+        if kind == "wipe":
+            self.buses[0].wipe()
+            return
+        for number, bus in enumerate(self.buses):
+            if number not in self.cut:
+                bus.cut()
+        self.buses[0].lag(channel, keep + 1)
+        generation = str(int(self.buses[0].generation) + 1)
+        for bus in self.buses:
+            bus.generation = generation
+        self.run(self.restore(0, 1))
 
-    @rule(bus=st.integers(0, 1))
+    @rule(bus=either)
     def cut_link(self, bus: int) -> None:
         if bus not in self.cut:
             self.cut.add(bus)
             self.buses[bus].cut()
 
-    @rule(bus=st.integers(0, 1), turns=st.integers(0, 3))
+    @rule(bus=either, turns=few)
     def restore_link(self, bus: int, turns: int) -> None:
         if bus in self.cut:
-            self.cut.discard(bus)
-            self.buses[bus].fail_histories = 0
+            self.run(self.restore(bus))
+            self.run(settle(turns))
 
-            async def restore() -> None:
-                self.buses[bus].restore()
-                await settle(turns)
+    @rule(bus=either, channels=st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=4))
+    def outage(self, bus: int, channels: list[str]) -> None:
+        """A link that is back and holds shows everything at once, also what was lost before without a word."""
 
-            self.runner.run(restore())
+        async def outage() -> None:
+            if bus not in self.cut:
+                self.buses[bus].cut()
+            await self.buses[0].publish(self.last)
+            await self.restore(bus)
+            await settle(150)
 
-    @rule(behind=st.integers(1, 3), channel=st.sampled_from([BROADCASTS, "#alice", "#bob"]))
-    def promote_a_lagging_replica(self, behind: int, channel: str) -> None:
-        async def promote() -> None:
-            for bus in self.buses:
-                bus.cut()
-            self.buses[0].lag(channel, behind)
-            generation = str(int(self.buses[0].generation) + 1)
-            for bus in self.buses:
-                bus.generation = generation
-                bus.fail_histories = 0
-                bus.restore()
+        self.last = [self.make(channel) for channel in channels]
+        self.run(outage())
+        self.check([client for client in self.clients if client.wire and client.node is self.nodes[bus]])
 
-        self.cut.clear()
-        self.last = []
-        self.runner.run(promote())
+    async def restore(self, *numbers: int) -> None:
+        for number in numbers:
+            self.buses[number].lose = self.buses[number].fail_histories = 0
+            self.buses[number].restore()
+            self.cut.discard(number)
 
     @rule(seconds=st.integers(1, 7))
     def pass_time(self, seconds: int) -> None:
         self.clock.advance(seconds)
-        for node in self.nodes:
-            self.tick(node)
+        self.run(self.tick())
 
-    def tick(self, node: LiveNode) -> None:
-        async def upkeep() -> None:
+    async def tick(self) -> None:
+        for node in self.nodes:
             with suppress(BusUnavailable):  # as the node's own loop does
                 await node.tick()
-
-        self.runner.run(upkeep())
 
     # ------------------------------------------------------------ what must hold
 
     @invariant()
-    def views_hold_nothing_that_was_not_published(self) -> None:
-        for client in self.all:
+    def views_are_in_order_and_hold_nothing_else(self) -> None:
+        for client in self.clients:
             for channel, view in client.views.items():
-                truth = self.truth(client.user_id, channel)
-                assert view == [text for text in truth if text in set(view)]
+                seen = set(view)
+                assert view == [text for text in self.truth(client.user_id, channel) if text in seen]
 
-    @rule()
-    def everything_calms_down(self) -> None:
-        """With all links up and some time, connected clients have everything; the others get it when they come."""
-        for bus in self.buses:
-            bus.lose = bus.fail_histories = 0
-        for number in list(self.cut):
-            self.restore_link(number, 0)
-        self.run(50)
-        for _ in range(31):
-            self.clock.advance(1)
-            for node in self.nodes:
-                self.tick(node)
-        self.run(50)
-        for number, client in enumerate(self.all):
-            if client.wire is None:
-                self.runner.run(client.connect(self.nodes[number % 2], 0))
-        self.run(50)
-        for client in self.all:
+    def check(self, clients: Iterable[Client]) -> None:
+        for client in clients:
             for channel, view in client.views.items():
                 assert view == self.truth(client.user_id, channel)
 
     def teardown(self) -> None:
-        if hasattr(self, "nodes"):
-            self.everything_calms_down()
+        """With all links up and some time, connected clients have everything; the others get it when they come."""
+        if self.clients:
+            self.run(self.calm_down())
+            self.check(self.clients)
+            self.run(self.end())
+        self.loop.close()
 
-            async def end() -> None:
-                for node in self.nodes:
-                    await node.close()
-                for bus in self.buses:
-                    await bus.close()
+    async def calm_down(self) -> None:
+        for bus in self.buses:
+            bus.lose = bus.fail_histories = 0
+        await self.restore(*self.cut)
+        for _ in range(31):
+            self.clock.advance(1)
+            await self.tick()
+        await settle(50)
+        for number, client in enumerate(self.clients):
+            if client.wire is None:
+                await client.connect(self.nodes[number % 2])
+        await settle(50)
 
-            self.runner.run(end())
-        self.runner.close()
+    async def end(self) -> None:
+        for node in self.nodes:
+            await node.close()
+        for bus in self.buses:
+            await bus.close()
 
 
-RecoveryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+RecoveryMachine.TestCase.settings = settings(
+    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @pytest.mark.req("I4")

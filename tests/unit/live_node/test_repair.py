@@ -79,7 +79,10 @@ async def test_a_silently_lost_last_message_is_found_by_comparing(
     assert wire.offsets(ALICE) == [1]
 
 
+@pytest.mark.req("I6")
 async def test_a_repair_that_fails_is_tried_again(live: LiveNode, bus: LossyBus, wire: FakeWire) -> None:
+    for number in range(90):
+        await connect(live, FakeWire(f"u{number}"))  # one comparison sees only a few of so many
     bus.lose = 1
     await publish(bus, "1")
     bus.fail_histories = 1
@@ -141,6 +144,22 @@ async def test_another_epoch_is_noticed_by_its_first_message(bus: LossyBus, wire
     await bus.publish([broadcast_publication(make_broadcast(1))])
     await settle()
     assert wire.gaps == [ALICE, BROADCASTS]
+
+
+@pytest.mark.req("I5")
+async def test_positions_of_the_new_epoch_recover_what_it_holds(
+    live: LiveNode, bus: LossyBus, wire: FakeWire
+) -> None:
+    await publish(bus, "1", "2", "3")
+    bus.wipe()
+    await publish(bus, "4")
+    await publish(bus, "5", "6")
+    epoch = wire.got[-1][1]
+    joined, _ = await connect(live, FakeWire("alice"), {ALICE: StreamPosition(epoch, 1)})
+    assert [(frame.epoch, frame.payload) for frame in joined.missed] == [
+        (epoch, b'{"n":"5"}'),
+        (epoch, b'{"n":"6"}'),
+    ]
 
 
 @pytest.mark.req("I5")
