@@ -38,7 +38,7 @@ from hub.ports import (
     Store,
     StoredSlice,
 )
-from hub.records import in_app_rule, log_planned, record_of, reject_unreadable
+from hub.records import in_app_rule, log_acceptance, log_planned, record_of, reject_unreadable
 
 BATCH_SLICES: Final = 500
 WORK_SECONDS: Final = 0.010  # of planning; what came first shall not wait for what came with it
@@ -151,6 +151,7 @@ class Planner:
             batch.slices.append(
                 PlannedSlice(event.id, part.key(self._partition), recipients, 0, 0, rejected=recipients)
             )
+            batch.log += log_acceptance(part)
             batch.log.append(
                 LogEntry(now_us, "rejected", event.id, type=event.type, reason="planning_error", detail=error)
             )
@@ -238,6 +239,7 @@ class _Work:
     def addressed(self, item: _Queued) -> None:
         """Plan an addressed slice: one notification for each of its users."""
         event = item.part.event
+        self._log_acceptance(item)
         self._batch.users.extend(item.part.users)
         in_app = deliveries = 0
         for named in item.part.users:
@@ -260,6 +262,7 @@ class _Work:
     def broadcast(self, item: _Queued, audience: BroadcastAudience) -> None:
         """Plan a broadcast: one row that many read."""
         event = item.part.event
+        self._log_acceptance(item)
         seq = self._batch.lease.broadcast_seq + 1
         self._batch.lease = replace(self._batch.lease, broadcast_seq=seq)
         row = plan_broadcast(
@@ -287,6 +290,7 @@ class _Work:
 
     def schedule(self, item: _Queued, schedule: Schedule, zones: Sequence[str]) -> None:
         """Store an event that waits for its time, in as many parts as there are moments."""
+        self._log_acceptance(item)
         user_zones = {named.id: self._zone(named) for named in schedule.users}
         rules = self._rules
         cut = cut_scheduled(item.part, zones, user_zones, rules.default_timezone, rules.partitions)
@@ -296,11 +300,11 @@ class _Work:
         record = record_of(event, self._type(event).definition.category)
         self._batch.events.append(replace(record, send_at_us=min(due_at_us for _, due_at_us, _ in cut)))
         self._batch.slices.append(PlannedSlice(event.id, item.key, 0, 0, 0))
-        self._log_acceptance(item)
 
     def skip_retracted(self, item: _Queued) -> None:
         """An event that was retracted while it was queued: nobody gets it, the ledger knows why."""
         recipients = len(item.part.users) or 1
+        self._log_acceptance(item)
         self._batch.log.append(LogEntry(self._now_us, "suppressed", item.part.event.id, reason="retracted"))
         self._close(item, PlannedSlice(item.part.event.id, item.key, recipients, 0, recipients))
 
@@ -308,14 +312,9 @@ class _Work:
         event = item.part.event
         self._batch.slices.append(row)
         self._batch.events.append(record_of(event, self._type(event).definition.category))
-        self._log_acceptance(item)
 
     def _log_acceptance(self, item: _Queued) -> None:
-        event = item.part.event
-        if item.part.first:
-            self._batch.log.append(
-                LogEntry(event.accepted_at_us, "accepted", event.id, type=event.type, detail=event.source)
-            )
+        self._batch.log += log_acceptance(item.part)
 
     def _plan(self, event: Event, named: NamedUser) -> Plan:
         return plan(

@@ -3,13 +3,21 @@
 from collections.abc import Sequence
 from typing import Final
 
-from hub.model.events import Event
+from hub.model.events import Event, Slice
 from hub.model.notifications import Notification, Reason
 from hub.model.planning import Plan
 from hub.model.vocabulary import Channel
 from hub.ports import Batch, EventRecord, LogEntry, QueuedSlice
 
 UNREADABLE: Final = "unreadable"
+
+
+def log_acceptance(part: Slice) -> list[LogEntry]:
+    """The log line of an event's acceptance, with the first of its slices."""
+    event = part.event
+    if not part.first:
+        return []
+    return [LogEntry(event.accepted_at_us, "accepted", event.id, type=event.type, detail=event.source)]
 
 
 def log_planned(now_us: int, row: Notification, planned: Plan) -> LogEntry:
