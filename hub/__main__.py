@@ -3,10 +3,14 @@
 
 def main() -> None:
     """Run the command line."""
-    from hub.cli import administer, links, run, talk  # noqa: F401 - their commands register themselves
-    from hub.cli.app import run as run_command
+    from hub.cli.app import run
 
-    run_command()
+    run(_load)
+
+
+def _load() -> None:
+    # Imported for their commands, in the order in which `--help` shows them.
+    from hub.cli import run, talk, define, administer, links  # noqa: F401, I001
 
 
 if __name__ == "__main__":

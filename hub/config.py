@@ -356,15 +356,19 @@ class Settings(BaseSettings):
             return ()
         return tuple(word.encode() for word in self.token_secret.get_secret_value().split())
 
-    def with_generated_secrets(self) -> "Settings":
-        """Fill an unset API key and token secret from the data folder; the first process makes them (0600)."""
+    def with_generated_secrets(self, *, create: bool = True) -> "Settings":
+        """Fill an unset API key and token secret from the data folder; the first process makes them (0600).
+
+        Without `create` those that the folder lacks stay unset.
+        """
         found: dict[str, SecretStr] = {}
-        if self.api_key is None:
-            found["api_key"] = SecretStr(load_or_create_secret(self.data_dir / "api-key", new_api_key))
-        if self.token_secret is None:
-            found["token_secret"] = SecretStr(
-                load_or_create_secret(self.data_dir / "token-secret", new_token_secret)
-            )
+        for name, file, make in (
+            ("api_key", "api-key", new_api_key),
+            ("token_secret", "token-secret", new_token_secret),
+        ):
+            path = self.data_dir / file
+            if getattr(self, name) is None and (create or path.exists()):
+                found[name] = SecretStr(load_or_create_secret(path, make))
         return self.model_copy(update=found) if found else self
 
     def secrets(self) -> tuple[str, ...]:

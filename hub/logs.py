@@ -142,6 +142,9 @@ def configure_logging(settings: Settings, role: str, stream: TextIO | None = Non
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    if settings.log_level != "debug":
+        for name in ("alembic", "httpx2"):  # each plugin that is set up, each request that is sent: no news
+            logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

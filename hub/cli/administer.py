@@ -1,128 +1,148 @@
 """Commands on the parts themselves: migrate, keys, token, doctor, verify."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from hub.cli.app import JsonOption, app, settings
-from hub.cli.output import print_json, print_table, stdout
-from hub.clock import SystemClock
-from hub.doctor import examine
-from hub.keys import Keys
-from hub.model.notifications import rfc3339
-from hub.model.vocabulary import is_id
-from hub.ports import ApiKey
-from hub.tokens import Tokens
-from hub.wiring import migrate_database, open_store
+from hub.cli.app import OPERATE, JsonOption, app, check_id, settings, shared_settings
+from hub.cli.output import print_json, print_line, print_table, stdout
+
+if TYPE_CHECKING:
+    from hub.keys import Keys
+    from hub.ports import ApiKey
 
 T = TypeVar("T")
 
 
-@app.command(epilog="Example: clarion migrate")
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    PUBLISH = "publish"
+    USERS = "users"
+    TYPES = "types"
+    READ = "read"
+    ADMIN = "admin"
+
+
+@app.command(epilog="Example: clarion migrate", rich_help_panel=OPERATE)
 def migrate(as_json: JsonOption = False) -> None:
-    """Bring the database's schema to this version. Safe to repeat and to run at the same time."""
-    asyncio.run(migrate_database(settings()))
+    """Bring the database to this version. Safe to repeat, also at the same time."""
+    from hub.wiring import migrate_database, open_store
+
+    async def bring() -> None:
+        config = settings()
+        await migrate_database(config)
+        await (
+            await open_store(config)
+        ).close()  # a schema that is too new stays as it is, and is refused here
+
+    asyncio.run(bring())
     if as_json:
         print_json({"migrated": True})
     else:
-        stdout.print("the schema is the one of this program.")
+        stdout.print("[green]the database has the schema that this program needs.[/green]")
 
 
-@app.command(epilog="Example: clarion token --user alice --minutes 60")
+@app.command(epilog="Example: clarion token --user alice --minutes 60", rich_help_panel=OPERATE)
 def token(
     user: Annotated[str, typer.Option(help="The user's id.")],
     minutes: Annotated[int, typer.Option(min=1, max=525_600, help="How long it is good.")] = 60,
     as_json: JsonOption = False,
 ) -> None:
     """Print a signed token with which a user's client connects."""
-    if not is_id(user):
-        raise typer.BadParameter("an id has 1 to 128 of A-Za-z0-9._:@+|~=-.", param_hint="--user")
-    config = settings().with_generated_secrets()
+    from hub.clock import SystemClock
+    from hub.tokens import Tokens
+
+    check_id(user, "--user")
+    config = shared_settings("token_secret")
     made = Tokens(
         config.token_secrets, SystemClock(), issuer=config.token_issuer, audience=config.token_audience
     ).issue(user, minutes * 60)
     if as_json:
         print_json({"user": user, "token": made, "expires_in_seconds": minutes * 60})
     else:
-        stdout.out(made, highlight=False)
+        print_line(made)
 
 
-keys = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke, rotate.")
-app.add_typer(keys, name="keys")
+keys = typer.Typer(no_args_is_help=True)
+app.add_typer(keys, name="keys", help="API keys: create, list, revoke, rotate.", rich_help_panel=OPERATE)
+
+KeyId = Annotated[str, typer.Argument(help="The key's id, as `clarion keys list` shows it.")]
 
 
 @keys.command(epilog="Example: clarion keys create shop --scope publish --scope read")
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    scope: Annotated[
-        list[str], typer.Option(help="publish, users, types, read or admin; repeat for several.")
-    ],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; repeat it for several.")],
     as_json: JsonOption = False,
 ) -> None:
     """Make a key. Its secret is shown once."""
-    key, secret = _with_keys(lambda store: store.create(name, frozenset(scope)))
+    key, secret = _with_keys(lambda found: found.create(name, [one.value for one in scope]))
     _show_new(key, secret, as_json)
 
 
 @keys.command(name="list", epilog="Example: clarion keys list --json")
 def list_keys(as_json: JsonOption = False) -> None:
     """List the keys, never their secrets."""
-    found = _with_keys(lambda store: store.list())
+    found = _with_keys(lambda all_keys: all_keys.list())
     if as_json:
         print_json([_key_json(key) for key in found])
-    else:
-        rows = [
-            (key.id, key.name, " ".join(sorted(key.scopes)), rfc3339(key.created_at_us) or "", _life(key))
-            for key in found
-        ]
-        print_table("API keys", ("id", "name", "scopes", "created", "state"), rows)
+        return
+    rows = [
+        (key.id, key.name, " ".join(sorted(key.scopes)), _day(key.created_at_us), _life(key)) for key in found
+    ]
+    print_table(("id", "name", "scopes", "created", "state"), rows)
 
 
-@keys.command(epilog="Example: clarion keys revoke key_…")
-def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], as_json: JsonOption = False) -> None:
+@keys.command(epilog="Example: clarion keys revoke key_0123456789abcdef")
+def revoke(key_id: KeyId, as_json: JsonOption = False) -> None:
     """Refuse a key from now on."""
-    _with_keys(lambda store: store.revoke(key_id))
+    _with_keys(lambda found: found.revoke(key_id))
     if as_json:
         print_json({"id": key_id, "revoked": True})
     else:
-        stdout.print(f"{key_id} is revoked.")
+        stdout.print(
+            f"{key_id} is revoked; nodes that checked it a moment ago know within 5 seconds.", markup=False
+        )
 
 
-@keys.command(epilog="Example: clarion keys rotate key_… --overlap-seconds 3600")
+@keys.command(epilog="Example: clarion keys rotate key_0123456789abcdef --overlap-seconds 3600")
 def rotate(
-    key_id: Annotated[str, typer.Argument(help="The key's id.")],
+    key_id: KeyId,
     overlap_seconds: Annotated[
-        int, typer.Option(min=0, help="How long the old secret still works.")
+        int, typer.Option(min=0, max=31_536_000, help="How long the old secret still works.")
     ] = 86_400,
     as_json: JsonOption = False,
 ) -> None:
     """Make a new secret with the same scopes; the old one ends after the overlap."""
-    key, secret = _with_keys(lambda store: store.rotate(key_id, overlap_seconds))
+    key, secret = _with_keys(lambda found: found.rotate(key_id, overlap_seconds))
     _show_new(key, secret, as_json)
 
 
-@app.command(epilog="Example: clarion doctor")
+@app.command(epilog="Example: clarion doctor", rich_help_panel=OPERATE)
 def doctor(as_json: JsonOption = False) -> None:
-    """Examine settings, Redis, database and queue; say what is wrong and what to do."""
-    findings = asyncio.run(examine(settings().with_generated_secrets()))
+    """Say what is wrong with settings, Redis, database and queue, and what to do."""
+    from hub.doctor import examine
+
+    findings = asyncio.run(examine(settings()))
     if as_json:
         print_json(findings)
     else:
+        marks = {"ok": "[green]ok  [/green]", "weak": "[yellow]weak[/yellow]", "bad": "[red]bad [/red]"}
         for finding in findings:
-            mark = {"ok": "[green]ok[/green]  ", "weak": "[yellow]weak[/yellow]"}.get(
-                finding.level, "[red]bad[/red] "
-            )
-            stdout.print(f"{mark} [bold]{finding.part}[/bold] ", end="")
+            stdout.print(f"{marks[finding.level]}  [bold]{finding.part:<8}[/bold]  ", end="")
             stdout.print(finding.sentence, markup=False)
     if any(finding.level != "ok" for finding in findings):
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: clarion verify --json")
+@app.command(epilog="Example: clarion verify --json", rich_help_panel=OPERATE)
 def verify(as_json: JsonOption = False) -> None:
-    """Prove from the tables that every accepted event ended in named states that add up."""
+    """Prove from the tables that every accepted event ended in states that add up."""
+    from hub.wiring import open_store
 
     async def check() -> list[str]:
         store = await open_store(settings())
@@ -143,9 +163,13 @@ def verify(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _with_keys(use: Any) -> Any:
-    async def call() -> Any:
-        config = settings().with_generated_secrets()
+def _with_keys(use: "Callable[[Keys], Awaitable[T]]") -> T:
+    from hub.clock import SystemClock
+    from hub.keys import Keys
+    from hub.wiring import open_store
+
+    async def call() -> T:
+        config = shared_settings()
         store = await open_store(config)
         try:
             first = config.api_key.get_secret_value() if config.api_key else None
@@ -153,34 +177,44 @@ def _with_keys(use: Any) -> Any:
         finally:
             await store.close()
 
-    return _run(call())
+    return asyncio.run(call())
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
-
-
-def _show_new(key: ApiKey, secret: str, as_json: bool) -> None:
+def _show_new(key: "ApiKey", secret: str, as_json: bool) -> None:
     if as_json:
         print_json({**_key_json(key), "key": secret})
-    else:
-        stdout.print(f"{key.id} ({key.name}), scopes: {' '.join(sorted(key.scopes))}")
-        stdout.print("the key, shown only now:", style="dim")
-        stdout.out(secret, highlight=False)
+        return
+    stdout.print(f"{key.id} ({key.name}), scopes: {' '.join(sorted(key.scopes))}", markup=False)
+    stdout.print("the key, shown only now:", style="dim")
+    print_line(secret)
 
 
-def _key_json(key: ApiKey) -> dict[str, Any]:
+def _key_json(key: "ApiKey") -> dict[str, Any]:
+    from hub.model.notifications import rfc3339
+
     return {
         "id": key.id,
         "name": key.name,
         "scopes": sorted(key.scopes),
-        "created_at": rfc3339(key.created_at_us),
+        "created_at": rfc3339(key.created_at_us) if key.created_at_us else None,
         "expires_at": rfc3339(key.expires_at_us),
         "revoked_at": rfc3339(key.revoked_at_us),
     }
 
 
-def _life(key: ApiKey) -> str:
+def _day(moment_us: int | None) -> str:
+    """A moment to the minute; nothing for a key that stands in the settings."""
+    from hub.model.notifications import rfc3339
+
+    return (rfc3339(moment_us) or "")[:16].replace("T", " ") if moment_us else ""
+
+
+def _life(key: "ApiKey") -> str:
+    from hub.clock import SystemClock
+    from hub.keys import is_alive
+
     if key.revoked_at_us is not None:
         return "revoked"
-    return f"until {rfc3339(key.expires_at_us)}" if key.expires_at_us is not None else "active"
+    if not is_alive(key, SystemClock().now_us()):
+        return "expired"
+    return f"until {_day(key.expires_at_us)}" if key.expires_at_us is not None else "active"

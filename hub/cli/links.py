@@ -5,27 +5,24 @@ from typing import Annotated
 
 import typer
 
-from hub.cli.app import JsonOption, app, settings
-from hub.cli.output import print_json, stdout
-from hub.clock import SystemClock
-from hub.model.vocabulary import is_id
-from hub.sessions import LINK_SECONDS, OPERATOR
-from hub.wiring import open_store, sessions_of
+from hub.cli.app import OPERATE, JsonOption, app, check_id, shared_settings
+from hub.cli.output import print_json, print_line
 
 
-@app.command(epilog="Example: clarion dashboard --minutes 60")
+@app.command(epilog="Example: clarion dashboard --minutes 60", rich_help_panel=OPERATE)
 def dashboard(
     name: Annotated[
         str, typer.Option(help="Whom the session belongs to, in logs and for revocation.")
-    ] = OPERATOR,
-    minutes: Annotated[int, typer.Option(min=1, max=1_440, help="How long the link works.")] = LINK_SECONDS
-    // 60,
+    ] = "operator",
+    minutes: Annotated[int, typer.Option(min=1, max=1_440, help="How long the link works.")] = 15,
     as_json: JsonOption = False,
 ) -> None:
     """Print a link that opens the dashboard, once."""
-    if not is_id(name):
-        raise typer.BadParameter("a name has 1 to 128 of A-Za-z0-9._:@+|~=-.", param_hint="--name")
-    config = settings().with_generated_secrets()
+    from hub.clock import SystemClock
+    from hub.wiring import open_store, sessions_of
+
+    check_id(name, "--name")
+    config = shared_settings("token_secret")
 
     async def create() -> str:
         store = await open_store(config)
@@ -38,4 +35,4 @@ def dashboard(
     if as_json:
         print_json({"link": link, "operator": name, "expires_in_seconds": minutes * 60})
     else:
-        stdout.out(link, highlight=False)
+        print_line(link)

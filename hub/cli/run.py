@@ -3,123 +3,41 @@
 import asyncio
 import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.children import Launch
-from hub.cli.app import app, settings
+from hub.cli.app import RUN, JsonOption, app, settings
 from hub.cli.client import reachable
-from hub.cli.output import stdout
-from hub.clock import SystemClock
-from hub.config import Settings
-from hub.leases import LeaseKeeper
-from hub.logs import configure_logging, get_logger
-from hub.loops import run
-from hub.supervisor import Part, Supervisor, ensure_port_free, free_port, http_ready
-from hub.tokens import Tokens
-from hub.wiring import (
-    embedded_redis,
-    generator_of,
-    ingest_of,
-    migrate_database,
-    open_core,
-    open_hub,
-    open_store,
-    owner_name,
-    redis_health,
-    sessions_of,
-)
+from hub.cli.output import print_json, print_line, stdout
 
-log = get_logger(__name__)
+if TYPE_CHECKING:
+    from hub.children import Launch
+    from hub.config import Settings
 
 DEMO_USER = "alice"
 TOKEN_SECONDS = 30 * 86_400
 
-
-@app.command(epilog="Example: CLARION_REDIS_URL=redis://… CLARION_DATABASE_URL=postgresql://… clarion node")
-def node(
-    host: Annotated[str | None, typer.Option(help="Where to listen; CLARION_HOST if unset.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="CLARION_PORT if unset.")] = None,
-) -> None:
-    """Run a hub node: API, live connections and pages. Any number of them share the work."""
-    config = settings(host=host, port=port).with_generated_secrets()
-    configure_logging(config, "node")
-    run(_node(config))
+HostOption = Annotated[str | None, typer.Option(help="Where to listen; CLARION_HOST if unset.")]
+PortOption = Annotated[int | None, typer.Option(min=1, max=65_535, help="CLARION_PORT if unset.")]
 
 
-async def _node(config: Settings) -> None:
-    from hub.api.app import create_app
-    from hub.api.live import live_routes
-    from hub.live.server import listen, serve
-    from web.routes import page_routes
+@app.command(epilog="Example: clarion up --port 8080", rich_help_panel=RUN)
+def up(host: HostOption = None, port: PortOption = None, as_json: JsonOption = False) -> None:
+    """Start everything on this machine, with embedded parts where the settings name none."""
+    from hub.logs import configure_logging
+    from hub.supervisor import ensure_port_free
 
-    health = await redis_health(config)
-    if health.weakness:
-        log.warning("an accepted event may be lost in a crash", reason=health.weakness)
-    sockets = listen(config.host, config.port)
-    async with open_core(config, "node") as core, open_hub(core, health.durability) as hub:
-        routes = [*live_routes(hub.edge), *page_routes(hub)]
-        proxies = [str(network) for network in config.trusted_proxies]
-        await serve(create_app(hub, routes), hub.edge, sockets, trusted_proxies=proxies)
-
-
-@app.command(epilog="Example: clarion generate")
-def generate() -> None:
-    """Run a generator: events become notifications. Any number of them share the partitions."""
-    config = settings().with_generated_secrets()
-    configure_logging(config, "generator")
-    run(_generate(config))
-
-
-async def _generate(config: Settings) -> None:
-    from workers.scheduler import Scheduler
-
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with open_core(config, "generator") as core:
-        generator = generator_of(core)
-        scheduler = Scheduler(
-            core.store,
-            core.queue,
-            core.clock,
-            partitions=config.partitions,
-            retention_days=config.retention_days,
-        )
-        owner = owner_name()
-        keepers = [
-            generator.keeper,
-            LeaseKeeper(core.store, owner, "ingest", ["ingest"], ingest_of(core).work),
-            LeaseKeeper(core.store, owner, "scheduler", ["scheduler"], scheduler.work),
-        ]
-        tasks = [asyncio.create_task(keeper.run()) for keeper in keepers]
-        log.info("generator started")
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
-        for task in (*tasks, stopped):
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
-    log.info("generator drained")
-
-
-@app.command(epilog="Example: clarion up")
-def up(
-    host: Annotated[str | None, typer.Option(help="Where to listen; CLARION_HOST if unset.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="CLARION_PORT if unset.")] = None,
-) -> None:
-    """Start everything on this machine: embedded Valkey (unless CLARION_REDIS_URL), node and generator."""
     config = settings(host=host, port=port).with_generated_secrets()
     configure_logging(config, "up")
     ensure_port_free(config.host, config.port)
-    asyncio.run(_up(config))
+    asyncio.run(_up(config, as_json))
 
 
-async def _up(config: Settings) -> None:
+async def _up(config: "Settings", as_json: bool) -> None:
+    from hub.supervisor import Part, Supervisor, free_port, http_ready
+    from hub.wiring import embedded_redis, migrate_database
+
     parts = []
     metrics_port = str(free_port())  # the generator's, shown by the node beside its own
     shared: dict[str, str] = {}
@@ -146,49 +64,135 @@ async def _up(config: Settings) -> None:
     node_ready = http_ready(reachable(config.host), config.port)
     parts.append(Part("node", lambda: _launch("node", shared | node_environment), ready=node_ready))
     parts.append(Part("generator", lambda: _launch("generate", shared | generator_environment)))
-    await Supervisor(config.data_dir, parts, on_ready=lambda: _greet(config)).run()
+    await Supervisor(config.data_dir, parts, on_ready=lambda: _greet(config, as_json)).run()
 
 
-def _launch(command: str, environment: dict[str, str]) -> Launch:
+def _launch(command: str, environment: dict[str, str]) -> "Launch":
+    from hub.children import Launch
+
     return Launch((sys.executable, "-m", "hub", command), environment)
 
 
-async def _greet(config: Settings) -> None:
+async def _greet(config: "Settings", as_json: bool) -> None:
     """Print what one needs to try it: a dashboard link, a key, a token, and lines that work as they are."""
+    from hub.clock import SystemClock
+    from hub.tokens import Tokens
+    from hub.wiring import open_store, sessions_of
+
+    clock = SystemClock()
     store = await open_store(config)
     try:
-        link = await sessions_of(config, store, SystemClock()).create_link()
+        link = await sessions_of(config, store, clock).create_link()
     finally:
         await store.close()
     base = config.public.url
-    token = Tokens(
-        config.token_secrets, SystemClock(), issuer=config.token_issuer, audience=config.token_audience
-    ).issue(DEMO_USER, TOKEN_SECONDS)
+    tokens = Tokens(config.token_secrets, clock, issuer=config.token_issuer, audience=config.token_audience)
+    token = tokens.issue(DEMO_USER, TOKEN_SECONDS)
     assert config.api_key is not None
     key = config.api_key.get_secret_value()
+    dashboard = f"{base}/dashboard?link={link}"
+    if as_json:
+        print_json({"url": base, "dashboard": dashboard, "api_key": key, "user": DEMO_USER, "token": token})
+        return
     event = f'{{"to": "{DEMO_USER}", "title": "Hello", "body": "It works."}}'
     stdout.print(
         "\n[bold green]Clarion is up.[/bold green]  Stop it with Ctrl-C; everything stays in ", end=""
     )
     stdout.print(f"{config.data_dir}.\n", markup=False)
-    stdout.print("[bold]Dashboard[/bold] (the link works once, for 15 minutes)")
-    stdout.out(f"  {base}/dashboard?link={link}\n", highlight=False)
-    stdout.print("[bold]API key[/bold]")
-    stdout.out(f"  {key}\n", highlight=False)
-    stdout.print(f"[bold]Token for {DEMO_USER}[/bold]")
-    stdout.out(f"  {token}\n", highlight=False)
-    stdout.print("[bold]Listen[/bold]")
-    stdout.out(f"  curl -N '{base}/v1/me/stream?token={token}'\n", highlight=False)
-    stdout.print("  in a page's script:")
-    stdout.out(
-        f"  new EventSource('{base}/v1/me/stream?token={token}')"
-        ".addEventListener('notification', e => console.log(e.data))\n",
-        highlight=False,
+    _show("Dashboard", f"{dashboard}", "the link works once, for 15 minutes")
+    _show("API key", key)
+    _show(f"Token for {DEMO_USER}", token, "for 30 days")
+    listen = f"{base}/v1/me/stream?token={token}"
+    _show("Listen", f"curl -N '{listen}'", "or in a page's script, as below")
+    print_line(f"  new EventSource('{listen}').addEventListener('notification', e => console.log(e.data))\n")
+    _show(
+        "Publish",
+        f"curl {base}/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{event}'",
     )
-    stdout.print("[bold]Publish[/bold]")
-    stdout.out(
-        f"  curl {base}/v1/events -H 'Authorization: Bearer {key}' "
-        f"-H 'Content-Type: application/json' -d '{event}'\n",
-        highlight=False,
-    )
-    sys.stdout.flush()
+
+
+def _show(title: str, line: str, note: str = "") -> None:
+    """A title, and below it a line to copy."""
+    stdout.print(f"[bold]{title}[/bold]{f'  [dim]{note}[/dim]' if note else ''}")
+    print_line(f"  {line}\n")
+
+
+@app.command(
+    epilog="Example: CLARION_REDIS_URL=redis://… CLARION_DATABASE_URL=postgresql://… clarion node",
+    rich_help_panel=RUN,
+)
+def node(host: HostOption = None, port: PortOption = None) -> None:
+    """Run a hub node: API, live connections, pages. Any number share the work."""
+    from hub.logs import configure_logging
+    from hub.loops import run
+
+    config = settings(host=host, port=port).with_generated_secrets()
+    configure_logging(config, "node")
+    run(_node(config))
+
+
+async def _node(config: "Settings") -> None:
+    from hub.api.app import create_app
+    from hub.api.live import live_routes
+    from hub.live.server import listen, serve
+    from hub.logs import get_logger
+    from hub.wiring import open_core, open_hub, redis_health
+    from web.routes import page_routes
+
+    health = await redis_health(config)
+    if health.weakness:
+        get_logger(__name__).warning("an accepted event may be lost in a crash", reason=health.weakness)
+    sockets = listen(config.host, config.port)
+    async with open_core(config, "node") as core, open_hub(core, health.durability) as hub:
+        routes = [*live_routes(hub.edge), *page_routes(hub)]
+        proxies = [str(network) for network in config.trusted_proxies]
+        await serve(create_app(hub, routes), hub.edge, sockets, trusted_proxies=proxies)
+
+
+@app.command(epilog="Example: clarion generate", rich_help_panel=RUN)
+def generate() -> None:
+    """Run a generator: events become notifications. Any number share the partitions."""
+    from hub.logs import configure_logging
+    from hub.loops import run
+
+    config = settings().with_generated_secrets()
+    configure_logging(config, "generator")
+    run(_generate(config))
+
+
+async def _generate(config: "Settings") -> None:
+    from hub.leases import LeaseKeeper
+    from hub.logs import get_logger
+    from hub.wiring import generator_of, ingest_of, open_core, owner_name
+    from workers.scheduler import Scheduler
+
+    log = get_logger(__name__)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_core(config, "generator") as core:
+        generator = generator_of(core)
+        scheduler = Scheduler(
+            core.store,
+            core.queue,
+            core.clock,
+            partitions=config.partitions,
+            retention_days=config.retention_days,
+        )
+        keepers = [
+            generator.keeper,
+            LeaseKeeper(core.store, owner_name(), "ingest", ["ingest"], ingest_of(core).work),
+            LeaseKeeper(core.store, owner_name(), "scheduler", ["scheduler"], scheduler.work),
+        ]
+        tasks = [asyncio.create_task(keeper.run()) for keeper in keepers]
+        log.info("generator started")
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in (*tasks, stopped):
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+    log.info("generator drained")

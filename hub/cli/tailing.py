@@ -1,75 +1,101 @@
 """`clarion tail`: the live log over WebSocket (Centrifuge protocol), or one user's stream over SSE, as lines.
 
-A lost connection is made again with the last position, like a browser does; a gap is said.
+A lost connection is made again with the last position, like a browser does; a gap is said. A refusal ends it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 import msgspec
 import websockets
 from websockets.asyncio.client import connect
 
-from hub.cli.client import CommandFailed, reachable
+from hub.cli.client import CommandFailed, base_url, is_near, no_hub, words_of
 from hub.cli.output import print_json, stderr, stdout
 from hub.clock import SystemClock
-from hub.config import Settings
 from hub.live.seam import Identity
 from hub.sessions import COOKIE, Sessions
 from hub.tokens import Tokens
 
+if TYPE_CHECKING:
+    from hub.config import Settings
+
 RECONNECT_SECONDS: Final = 1.0
+TOKEN_SECONDS: Final = 3600
+_FINAL_CODES: Final = range(3500, 4000)  # of the client protocol: trying again would not help
 _STYLES: Final = {
-    "generated": "green",
     "accepted": "cyan",
+    "generated": "green",
+    "reached": "green",
+    "seen": "blue",
+    "read": "blue",
     "suppressed": "yellow",
-    "rejected": "red",
-    "dead": "red",
+    "cancelled": "yellow",
+    "collapsed": "yellow",
+    "retracted": "yellow",
+    "failed": "red",
+    "rejected": "bold red",
+    "dead": "bold red",
 }
 
 
-def base_url(settings: Settings, url: str | None) -> str:
-    """Where the hub is."""
-    return (url or f"http://{reachable(settings.host)}:{settings.port}").rstrip("/")
+# ---------------------------------------------------------------- the live log
 
 
-async def follow_log(settings: Settings, url: str | None, as_json: bool) -> None:
+async def follow_log(settings: "Settings", url: str | None, as_json: bool) -> None:
     """Print the live log until interrupted."""
     clock = SystemClock()
     sessions = Sessions(settings.token_secrets, None, clock, secure=False)  # type: ignore[arg-type]
-    address = base_url(settings, url).replace("http", "ws", 1) + "/connection/websocket"
-    first = True
+    hub = base_url(settings, url)
+    address = hub.replace("http", "ws", 1) + "/connection/websocket"
+    was_there = False
     while True:
         session, _ = sessions.open(Identity("operator", None, clock.now_us(), operator=True))
+        headers = {"Cookie": f"{COOKIE}={session}"}
         try:
-            async with connect(address, additional_headers={"Cookie": f"{COOKIE}={session}"}) as socket:
-                async for message in _publications(socket, "log"):
-                    _print_log(message, as_json)
-        except (OSError, websockets.WebSocketException) as error:
-            if first:
-                raise CommandFailed(
-                    f"no hub answers at {address} ({error}); start one with `clarion up` or name it with --url."
-                ) from None
-            stderr.print(f"disconnected ({error}), trying again", style="yellow", markup=False)
-        first = False
-        await asyncio.sleep(RECONNECT_SECONDS)
+            async with connect(
+                address, additional_headers=headers, proxy=None if is_near(hub) else True
+            ) as socket:
+                async for message in _log_messages(socket):
+                    if message is None:
+                        _note(f"following the live log of {hub}", as_json)
+                        was_there = True
+                    else:
+                        _print_log(message, as_json)
+                code, reason = socket.close_code or 0, socket.close_reason or "closed"
+        except websockets.ConnectionClosed as error:
+            code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (0, "the connection broke")
+        except websockets.InvalidStatus as error:
+            raise CommandFailed(
+                f"{hub} refused the live log with {error.response.status_code}; is this a hub?"
+            ) from None
+        except (OSError, TimeoutError, websockets.WebSocketException) as error:
+            if not was_there:
+                raise no_hub(hub, error) from None
+            code, reason = 0, "nobody answers"
+        if code in _FINAL_CODES:
+            raise CommandFailed(f"the hub ended the live log: {reason}.")
+        await _pause(reason)
 
 
-async def _publications(socket: Any, channel: str) -> AsyncIterator[dict[str, Any]]:
-    """Connect, subscribe and yield the data of a channel's publications; answers pings."""
-    await socket.send(
-        '{"id":1,"connect":{"name":"tail"}}\n{"id":2,"subscribe":{"channel":"' + channel + '"}}'
-    )
+async def _log_messages(socket: Any) -> AsyncIterator[dict[str, Any] | None]:
+    """Connect, subscribe (None: done) and yield what the channel `log` says; answers pings."""
+    await socket.send('{"id":1,"connect":{"name":"tail"}}\n{"id":2,"subscribe":{"channel":"log"}}')
     async for frame in socket:
         for line in frame.splitlines():
             reply = msgspec.json.decode(line)
             if not reply:
                 await socket.send("{}")
             elif "error" in reply:
-                raise CommandFailed(f"the hub refused the live log: {reply['error']['message']}.")
-            elif (push := reply.get("push")) and push.get("channel") == channel and "pub" in push:
+                raise CommandFailed(
+                    f"the hub refused the live log ({reply['error']['message']}); does it have the same CLARION_TOKEN_SECRET?"
+                )
+            elif reply.get("id") == 2:
+                yield None
+            elif (push := reply.get("push")) and push.get("channel") == "log" and "pub" in push:
                 yield push["pub"]["data"]
 
 
@@ -79,46 +105,62 @@ def _print_log(message: dict[str, Any], as_json: bool) -> None:
             print_json(entry)
             continue
         state = entry["state"]
-        style = _STYLES.get(state, "")
-        words = " ".join(
-            str(entry[name])
-            for name in ("user", "channel", "type", "reason", "detail", "event")
-            if name in entry
+        stdout.print(
+            f"[dim]{_time(entry['at'])}[/dim]  [{_STYLES.get(state, 'default')}]{state:<10}[/]  ", end=""
         )
-        stdout.print(f"[dim]{entry['at']}[/dim] [{style or 'default'}]{state:<11}[/] ", end="")
-        stdout.print(words, markup=False)
+        words = [
+            f"{entry[name]}"
+            for name in ("user", "channel", "type", "provider", "reason", "detail")
+            if entry.get(name)
+        ]
+        stdout.print("  ".join(words), markup=False, end="  ")
+        stdout.print(entry.get("event", ""), markup=False, style="dim")
     if message.get("dropped"):
-        stdout.print(f"… and {message['dropped']} more lines in the stored log", style="dim")
+        if as_json:
+            print_json({"dropped": message["dropped"]})
+        else:
+            stdout.print(f"… and {message['dropped']} more lines, which only the stored log has", style="dim")
 
 
-async def follow_user(settings: Settings, url: str | None, user: str, as_json: bool) -> None:
+# ---------------------------------------------------------------- one user's stream
+
+
+async def follow_user(settings: "Settings", url: str | None, user: str, as_json: bool) -> None:
     """Print what one user gets until interrupted."""
-    tokens = Tokens(settings.token_secrets, SystemClock())
+    tokens = Tokens(
+        settings.token_secrets, SystemClock(), issuer=settings.token_issuer, audience=settings.token_audience
+    )
+    hub = base_url(settings, url)
     cursor: str | None = None
-    first = True
-    async with httpx2.AsyncClient(
-        base_url=base_url(settings, url), timeout=httpx2.Timeout(10, read=60)
-    ) as client:
+    was_there = False
+    try:
+        client = httpx2.AsyncClient(
+            base_url=hub, timeout=httpx2.Timeout(10, read=60), trust_env=not is_near(hub)
+        )
+    except httpx2.InvalidURL as error:
+        raise no_hub(hub, error) from None
+    async with client:
         while True:
-            headers = {"Authorization": f"Bearer {tokens.issue(user, 3600)}"}
+            headers = {"Authorization": f"Bearer {tokens.issue(user, TOKEN_SECONDS)}"}
             if cursor:
                 headers["Last-Event-ID"] = cursor
+            reason = "the stream ended"
             try:
                 async with client.stream("GET", "/v1/me/stream", headers=headers) as response:
                     if response.status_code != 200:
                         await response.aread()
-                        raise CommandFailed(f"the hub refused the stream: {response.json()['detail']}")
+                        if response.status_code not in (429, 503) or not was_there:
+                            raise CommandFailed(words_of(response), response.status_code)
+                        reason = words_of(response)
                     async for event, event_id, data in _events(response):
+                        was_there = True
                         cursor = event_id or cursor
-                        _print_user(event, data, as_json)
-            except httpx2.HTTPError as error:
-                if first:
-                    raise CommandFailed(
-                        f"no hub answers at {client.base_url} ({error}); start one with `clarion up` or use --url."
-                    ) from None
-                stderr.print(f"disconnected ({error}), trying again", style="yellow", markup=False)
-            first = False
-            await asyncio.sleep(RECONNECT_SECONDS)
+                        _print_user(event, data, user, as_json)
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                if not was_there:
+                    raise no_hub(hub, error) from None
+                reason = "the connection broke"
+            await _pause(reason)
 
 
 async def _events(response: httpx2.Response) -> AsyncIterator[tuple[str, str, str]]:
@@ -140,14 +182,52 @@ async def _events(response: httpx2.Response) -> AsyncIterator[tuple[str, str, st
             data.append(value)
 
 
-def _print_user(event: str, data: str, as_json: bool) -> None:
+def _print_user(event: str, data: str, user: str, as_json: bool) -> None:
     message = msgspec.json.decode(data)
     if as_json:
         print_json({"event": event, "data": message})
-    elif event == "notification":
-        row = message["notification"]
-        stdout.print(f"[dim]{row['created_at']}[/dim] [bold]", end="")
-        stdout.print(f"{row['title']} ", markup=False, end="")
-        stdout.print(row["body"], markup=False, style="dim")
-    else:
-        stdout.print(f"{event}: {data}", markup=False, style="dim")
+        return
+    match event:
+        case "notification":
+            row = message["notification"]
+            stdout.print(f"[dim]{_time(row['created_at'])}[/dim]  ", end="")
+            stdout.print(row["title"], markup=False, style="bold", end="  ")
+            stdout.print(row["body"], markup=False, end="  " if row["body"] else "")
+            stdout.print(
+                f"{row['category']}{' · ' + row['topic'] if row['topic'] else ''}", markup=False, style="dim"
+            )
+        case "ready":
+            _note(
+                f"listening as {user}: {message.get('unread', '?')} unread, {message.get('unseen', '?')} unseen",
+                False,
+            )
+        case "gap":
+            _note("something was missed and is not held any more; the inbox has it", False)
+        case "reconnect":
+            _note(f"the hub ends the stream ({message.get('reason', '')})", False)
+        case _:
+            about = {
+                name: value
+                for name, value in message.items()
+                if name not in ("kind", "mark") and value is not None
+            }
+            words = "  ".join(f"{name}={value}" for name, value in about.items())
+            stdout.print(f"{message.get('mark', event)}  {words}", markup=False, style="dim")
+
+
+# ---------------------------------------------------------------- both
+
+
+def _time(moment: str) -> str:
+    """A moment of the hub on the clock of this machine."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S")
+
+
+def _note(words: str, as_json: bool) -> None:
+    if not as_json:
+        stderr.print(words, style="dim", markup=False)
+
+
+async def _pause(reason: str) -> None:
+    stderr.print(f"disconnected ({reason}), trying again", style="yellow", markup=False)
+    await asyncio.sleep(RECONNECT_SECONDS)

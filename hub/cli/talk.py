@@ -1,4 +1,4 @@
-"""Commands that talk to a running hub: send, apply, export, tail, demo."""
+"""Commands that talk to a running hub: send, tail, demo."""
 
 import asyncio
 import json
@@ -8,25 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.app import JsonOption, KeyOption, UrlOption, app, settings
+from hub.cli.app import TALK, JsonOption, KeyOption, UrlOption, app, check_id, shared_settings
 from hub.cli.client import CommandFailed, HubClient
 from hub.cli.output import print_json, stdout
-from hub.cli.tailing import follow_log, follow_user
 
 
-@app.command(epilog='Example: clarion send alice --title "Hello" --body "It works."')
+@app.command(epilog='Example: clarion send alice --title "Hello" --body "It works."', rich_help_panel=TALK)
 def send(
-    to: Annotated[str | None, typer.Argument(help="A user's id; or use --topic or --everyone.")] = None,
+    to: Annotated[list[str] | None, typer.Argument(help="Ids of users.", show_default=False)] = None,
     topic: Annotated[str | None, typer.Option(help="Send to the subscribers of a topic.")] = None,
     everyone: Annotated[bool, typer.Option("--everyone", help="Send to everyone.")] = False,
-    type_: Annotated[str, typer.Option("--type", help="The event's type.")] = "message",
+    type_: Annotated[str | None, typer.Option("--type", help="The event's type; `message` if unset.")] = None,
     title: Annotated[str | None, typer.Option(help="The title that is shown.")] = None,
     body: Annotated[str | None, typer.Option(help="The text below it.")] = None,
     link: Annotated[str | None, typer.Option("--link", help="Where a click leads.")] = None,
     actor: Annotated[str | None, typer.Option(help="Who caused it.")] = None,
-    data: Annotated[str | None, typer.Option(help="The event's data, as JSON.")] = None,
+    data: Annotated[str | None, typer.Option(help="The event's data, as a JSON object.")] = None,
     event: Annotated[
-        Path | None, typer.Option(help="A file with the whole event as JSON ('-': standard input).")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            allow_dash=True,
+            help="A file with the whole event as JSON ('-': standard input), instead of the above.",
+        ),
     ] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Makes a repeat harmless.")] = None,
     url: UrlOption = None,
@@ -34,44 +39,57 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Publish one event."""
-    body_json = (
-        _read_event(event) if event else _event(to, topic, everyone, type_, title, body, link, actor, data)
-    )
-    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-    with HubClient(settings(), url, key) as client:
-        answer = client.call("POST", "/v1/events", content=body_json, headers=headers)
+    audience: list[Any] = [
+        *(to or ()),
+        *([{"topic": topic}] if topic else ()),
+        *([{"everyone": True}] if everyone else ()),
+    ]
+    fields = {
+        "type": type_,
+        "title": title,
+        "body": body,
+        "url": link,
+        "actor": actor,
+        "data": _json_of(data),
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    if event is not None:
+        if audience or given:
+            raise typer.BadParameter(
+                "the file holds the whole event; leave out everything else.", param_hint="--event"
+            )
+        content = _read_event(event)
+    elif not audience:
+        raise typer.BadParameter("nobody is named; give a user, --topic or --everyone.", param_hint="TO")
+    else:
+        content = json.dumps({"to": audience, **given}).encode()
+    headers = {"Content-Type": "application/json"}
+    if idempotency_key is not None:
+        headers["Idempotency-Key"] = _header_value(idempotency_key)
+    with HubClient(url, key) as client:
+        answer = client.call("POST", "/v1/events", ("id", "status"), content=content, headers=headers)
     if as_json:
         print_json(answer)
     else:
         stdout.print(f"accepted [bold]{answer['id']}[/bold]")
 
 
-def _event(
-    to: str | None,
-    topic: str | None,
-    everyone: bool,
-    type_: str,
-    title: str | None,
-    body: str | None,
-    link: str | None,
-    actor: str | None,
-    data: str | None,
-) -> bytes:
-    audiences: list[Any] = [to] if to else []
-    audiences += [{"topic": topic}] if topic else []
-    audiences += [{"everyone": True}] if everyone else []
-    if not audiences:
-        raise typer.BadParameter("give a user, --topic or --everyone.", param_hint="TO")
-    event: dict[str, Any] = {"type": type_, "to": audiences}
-    for name, value in (("title", title), ("body", body), ("url", link), ("actor", actor)):
-        if value is not None:
-            event[name] = value
-    if data is not None:
-        try:
-            event["data"] = json.loads(data)
-        except ValueError as error:
-            raise typer.BadParameter(f"this is not JSON: {error}.", param_hint="--data") from None
-    return json.dumps(event).encode()
+def _json_of(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{text[:80]!r} is not JSON: {error}.", param_hint="--data") from None
+
+
+def _header_value(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or not 0 < len(text) <= 255:
+        raise typer.BadParameter(
+            f"{text[:80]!r} cannot be a key; it has 1 to 255 printable ASCII characters.",
+            param_hint="--idempotency-key",
+        )
+    return text
 
 
 def _read_event(path: Path) -> bytes:
@@ -81,67 +99,7 @@ def _read_event(path: Path) -> bytes:
         raise CommandFailed(f"the file {str(path)!r} cannot be read: {error.strerror}.") from None
 
 
-@app.command(epilog="Example: clarion apply ./notifications --dry-run")
-def apply(
-    folder: Annotated[Path, typer.Argument(help="The folder with types/ and categories/.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Define the types and categories of a folder."""
-    from hub.definitions import read_folder
-
-    definitions = read_folder(folder)
-    parameters = {"dry_run": "true"} if dry_run else {}
-    with HubClient(settings(), url, key) as client:
-        for name, definition in definitions.categories.items():
-            client.call("PUT", f"/v1/categories/{name}", json=definition, params=parameters)
-        for name, definition in definitions.types.items():
-            client.call("PUT", f"/v1/types/{name}", json=definition, params=parameters)
-    counts = {"types": len(definitions.types), "categories": len(definitions.categories), "dry_run": dry_run}
-    if as_json:
-        print_json(counts)
-    else:
-        done = "would be applied" if dry_run else "applied"
-        stdout.print(f"{counts['types']} types and {counts['categories']} categories {done}.")
-
-
-@app.command(epilog="Example: clarion export ./notifications")
-def export(
-    folder: Annotated[Path, typer.Argument(help="Where to write types/ and categories/.")],
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the types and categories of a hub into a folder, as `apply` reads them."""
-    from hub.definitions import Definitions, write_folder
-
-    with HubClient(settings(), url, key) as client:
-        types = {row["name"]: row["definition"] for row in _pages(client, "/v1/types", "types")}
-        categories = {
-            row["name"]: row["definition"] for row in _pages(client, "/v1/categories", "categories")
-        }
-    types.pop("message", None)  # built in
-    write_folder(folder, Definitions(types=types, categories=categories))
-    if as_json:
-        print_json({"types": len(types), "categories": len(categories)})
-    else:
-        stdout.print(f"{len(types)} types and {len(categories)} categories written to {folder}.")
-
-
-def _pages(client: HubClient, path: str, name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while True:
-        page = client.call("GET", path, params={"limit": "100", **({"cursor": cursor} if cursor else {})})
-        rows += page[name]
-        cursor = page["next"]
-        if cursor is None:
-            return rows
-
-
-@app.command(epilog="Example: clarion tail --user alice")
+@app.command(epilog="Example: clarion tail --user alice", rich_help_panel=TALK)
 def tail(
     user: Annotated[
         str | None, typer.Option(help="Follow what this user gets, instead of the live log.")
@@ -149,14 +107,17 @@ def tail(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Follow the live log (or one user's notifications) as it happens, until interrupted."""
-    config = settings().with_generated_secrets()
-    follow = follow_user(config, url, user, as_json) if user else follow_log(config, url, as_json)
-    asyncio.run(follow)
+    """Follow the live log, or one user's notifications, until interrupted."""
+    from hub.cli.tailing import follow_log, follow_user
+
+    if user is not None:
+        check_id(user, "--user")
+    config = shared_settings("token_secret")
+    asyncio.run(follow_user(config, url, user, as_json) if user else follow_log(config, url, as_json))
 
 
-demo = typer.Typer(no_args_is_help=True, help="Play recorded input through a hub.")
-app.add_typer(demo, name="demo")
+demo = typer.Typer(no_args_is_help=True)
+app.add_typer(demo, name="demo", help="Play recorded input through a hub.", rich_help_panel=TALK)
 
 
 @demo.command(epilog="Example: clarion demo github --rate 200")
@@ -172,8 +133,13 @@ def github(
     """Play 329 recorded GitHub webhooks as events, for watchers of repositories and a follower of one person."""
     from hub.demo.player import play
 
-    with HubClient(settings(), url, key) as client:
+    with HubClient(url, key) as client:
         address, secret = client.url, client.key
     summary = asyncio.run(play(address, secret, rate=rate, repeat=repeat, quiet=as_json))
     if as_json:
         print_json(summary)
+
+
+@demo.callback()
+def _demo() -> None:
+    """A group also while it has one command."""

@@ -7,8 +7,6 @@ run one at a time between processes (the write lock on SQLite, an advisory lock 
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -61,6 +59,9 @@ async def _version(connection: AsyncConnection) -> int:
 
 
 def _upgrade(connection: Connection) -> None:
+    from alembic import command  # a quarter of a second that only this needs
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
