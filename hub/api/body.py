@@ -35,28 +35,26 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise too_large
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            return await _read(receive, limit, too_large)
-    except TimeoutError:
-        raise BodyRefused(400, "malformed_request", "The body did not arrive in time.") from None
-
-
-async def _read(receive: Receive, limit: int, too_large: Refused) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    while True:
-        async with asyncio.timeout(CHUNK_TIMEOUT_SECONDS):
-            message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    now = asyncio.get_running_loop().time
+    deadline = now() + BODY_TIMEOUT_SECONDS
+    try:
+        async with asyncio.timeout(CHUNK_TIMEOUT_SECONDS) as patience:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                patience.reschedule(min(deadline, now() + CHUNK_TIMEOUT_SECONDS))
+    except TimeoutError:
+        raise BodyRefused(400, "malformed_request", "The body did not arrive in time.") from None
 
 
 async def discard_body(receive: Receive) -> None:

@@ -173,7 +173,8 @@ class Endpoint:
         for name, value in path.items():
             check_id(name, value)
         call = Call(self._parts, route, headers, caller, path, request_id=scope["state"]["request_id"])
-        call.query = read_query(route.query, scope["query_string"])
+        if route.query is not NoQuery:
+            call.query = read_query(route.query, scope["query_string"])
         if route.body_kind != "none":
             check_media_type(route.body_kind, headers)
             call.raw = await read_body(receive, headers, route.body_limit, route.too_large)
@@ -247,8 +248,8 @@ def read_query(kind: type[Q], raw: bytes) -> Q:
         if "\0" in value:
             raise invalid(f"/{name[:100]}", "NUL characters cannot be used.", "invalid_parameter")
     try:
-        known = {field.encode_name for field in msgspec.structs.fields(kind)}
-        return msgspec.convert({k: v for k, v in given.items() if k in known}, kind, strict=False)
+        known = {name: given[name] for name in kind.__struct_fields__ if name in given}
+        return msgspec.convert(known, kind, strict=False)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         pointer = f"/{place.rstrip('`')}"

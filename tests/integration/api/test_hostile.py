@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from hub.api.app import TABLE
 from hub.api.routing import Route
+from hub.config import RateLimit
 from tests.support.api import Api
 from tests.support.clock import FakeClock
 
@@ -241,8 +242,9 @@ async def test_a_401_is_the_same_for_every_wrong_credential(api: Api) -> None:
 
 @pytest.mark.req("R31")
 async def test_a_user_who_calls_too_often_waits_and_backends_do_not(api: Api, clock: FakeClock) -> None:
+    api.hub.limiter._limit = RateLimit(10, 60)
     last = None
-    for _ in range(601):
+    for _ in range(11):
         last = await api.client.get("/v1/me", headers={"authorization": f"Bearer {api.token('alice')}"})
     assert last is not None
     assert (last.status_code, last.json()["code"]) == (429, "rate_limited")

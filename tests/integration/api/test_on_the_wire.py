@@ -23,8 +23,8 @@ class Served:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    async def raw(self, *parts: bytes) -> tuple[bytes, bool]:
-        """Send bytes; the answer, and whether the server closed the connection after it."""
+    async def raw(self, *parts: bytes, patience_seconds: float = 0.1) -> tuple[bytes, bool]:
+        """Send bytes; the answer, and whether the server closed the connection soon after it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             for part in parts:
@@ -34,7 +34,7 @@ class Served:
             fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
             body = await asyncio.wait_for(reader.readexactly(int(fields.get(b"content-length", b"0"))), 10)
             try:
-                closed = await asyncio.wait_for(reader.read(1), 2.5) == b""
+                closed = await asyncio.wait_for(reader.read(1), patience_seconds) == b""
             except (TimeoutError, ConnectionError) as error:
                 closed = isinstance(error, ConnectionError)
             return head + body, closed
@@ -94,7 +94,9 @@ async def _event(lines: AsyncIterator[str], kind: str) -> dict[str, dict[str, st
 
 @pytest.mark.req("R35")
 async def test_a_body_announced_too_large_is_refused_before_it_comes(served: Served) -> None:
-    answer, closed = await served.raw(request("POST", "/v1/events", "Content-Length: 10485760"))
+    answer, closed = await served.raw(
+        request("POST", "/v1/events", "Content-Length: 10485760"), patience_seconds=5
+    )
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"code":"event_too_large"' in answer
     assert closed
@@ -104,7 +106,7 @@ async def test_a_body_announced_too_large_is_refused_before_it_comes(served: Ser
 async def test_a_chunked_flood_is_cut_off_at_the_limit(served: Served) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     answer, closed = await served.raw(
-        request("POST", "/v1/events", "Transfer-Encoding: chunked"), chunk, chunk
+        request("POST", "/v1/events", "Transfer-Encoding: chunked"), chunk, chunk, patience_seconds=5
     )
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert closed
@@ -115,7 +117,7 @@ async def test_a_chunked_flood_is_cut_off_at_the_limit(served: Served) -> None:
 async def test_a_body_that_never_ends_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_module, "CHUNK_TIMEOUT_SECONDS", 0.05)
     answer, closed = await served.raw(
-        request("POST", "/v1/events", "Transfer-Encoding: chunked"), b"2\r\n{ \r\n"
+        request("POST", "/v1/events", "Transfer-Encoding: chunked"), b"2\r\n{ \r\n", patience_seconds=5
     )
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"did not arrive in time" in answer
