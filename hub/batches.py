@@ -41,6 +41,7 @@ from hub.ports import (
 from hub.records import in_app_rule, log_acceptance, log_planned, record_of, reject_unreadable
 
 BATCH_SLICES: Final = 500
+BATCH_NOTIFICATIONS: Final = 2_000  # the lease's row is locked while they are written; a slice is never split
 WORK_SECONDS: Final = 0.010  # of planning; what came first shall not wait for what came with it
 
 
@@ -130,7 +131,7 @@ class Planner:
             if identity:
                 seen.add(identity)
             prepared.taken = taken
-            if perf_counter() > until:
+            if perf_counter() > until or len(prepared.batch.notifications) >= BATCH_NOTIFICATIONS:
                 break
         last = slices[prepared.taken - 1].position
         prepared.batch.lease = _moved(prepared.batch.lease, last)

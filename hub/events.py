@@ -9,7 +9,7 @@ from hub.errors import Refused
 from hub.inbox import Inbox
 from hub.intake import scoped_key
 from hub.live.broadcasts import encode_broadcast_retracted
-from hub.livelog import encode_log
+from hub.livelog import log_publication
 from hub.model.deliveries import Delivery
 from hub.model.ids import EventIds
 from hub.model.notifications import (
@@ -21,7 +21,7 @@ from hub.model.notifications import (
     wire_addressed,
     wire_broadcast,
 )
-from hub.model.vocabulary import BROADCASTS, LOG, personal_channel
+from hub.model.vocabulary import BROADCASTS, personal_channel
 from hub.paging import decode_cursor, encode_cursor
 from hub.ports import Clock, EventQueue, EventRecord, LiveBus, LogEntry, Publication, Store
 
@@ -80,9 +80,7 @@ class Events:
         personal, broadcasts = await self._store.retract(event_id, now_us)
         publications = [await self._taken_from(user_id, ids) for user_id, ids in personal.items()]
         publications += [Publication(BROADCASTS, encode_broadcast_retracted(row)) for row in broadcasts]
-        publications.append(
-            Publication(LOG, encode_log([LogEntry(now_us, "retracted", event_id)]), header="kind=log")
-        )
+        publications.append(log_publication([LogEntry(now_us, "retracted", event_id)]))
         await self._bus.publish(publications)
         return {"id": event_id, "status": "retracted"}
 

@@ -15,9 +15,9 @@ from hub.batches import BATCH_SLICES, CatalogSource, Planner, PlanningRules, Pre
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
 from hub.inbox import Inbox
 from hub.leases import LeaseKeeper, unless_stopped
-from hub.livelog import encode_log
-from hub.model.vocabulary import LANE, LOG
-from hub.ports import Clock, Committed, EventQueue, Lease, LiveBus, Position, Publication, QueuedSlice, Store
+from hub.livelog import log_publication
+from hub.model.vocabulary import LANE
+from hub.ports import Clock, Committed, EventQueue, Lease, LiveBus, Position, QueuedSlice, Store
 
 WAIT_SECONDS: Final = 1.0
 TRIES: Final = 3
@@ -126,7 +126,7 @@ class Generator:
         batch = prepared.batch
         announced = publications(prepared.announcements, committed)
         if batch.log:
-            announced.append(Publication(LOG, encode_log(batch.log), header="kind=log"))
+            announced.append(log_publication(batch.log))
         if announced:
             await _persist(self._bus.publish, announced)
         if committed.collapsed and (taken_back := await self._retractions.publications(committed)):

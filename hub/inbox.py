@@ -11,13 +11,14 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from hub.errors import BusUnavailable, FieldError, Refused
+from hub.livelog import LiveLog
 from hub.model.events import Id
 from hub.model.notifications import LiveMark, WireNotification, encode_live, wire_addressed, wire_broadcast
 from hub.model.users import Profile, User
 from hub.model.visibility import Visibility, visible
-from hub.model.vocabulary import Mark, personal_channel
+from hub.model.vocabulary import Channel, Mark, personal_channel
 from hub.paging import decode_cursor, encode_cursor, invalid_cursor
-from hub.ports import BroadcastRow, Clock, InboxQuery, LiveBus, Publication, Store
+from hub.ports import BroadcastRow, Clock, InboxQuery, LiveBus, LogEntry, Publication, Store
 
 COUNT_CAP: Final = 100
 PAGE: Final = 200  # broadcast candidates that are read at a time
@@ -75,6 +76,7 @@ class Inbox:
         self._bus = bus
         self._clock = clock
         self._default_timezone = default_timezone
+        self._livelog = LiveLog(bus)
 
     async def page(self, user_id: str, **parameters: Any) -> dict[str, Any]:
         """`page_of` with the parameters by name."""
@@ -123,6 +125,10 @@ class Inbox:
         counts = await self._counts(user)
         if changed != []:
             await self._tell(user_id, request, changed, counts)
+            ids: list[str] | list[None] = changed or [None]
+            await self._livelog.tell(
+                [LogEntry(now_us, request.mark, None, user_id, one, Channel.IN_APP) for one in ids]
+            )
         return {**counts.json(), **({} if changed is None else {"ids": changed})}
 
     async def _mark_ids(self, user: User, mark: Mark, ids: list[str], now_us: int) -> list[str]:
@@ -153,7 +159,7 @@ class Inbox:
         return found.get(user_id) or User(Profile(user_id))
 
     async def _addressed(self, user_id: str, query: InboxQuery) -> list[Any]:
-        return await self._store.inbox_page(user_id, query)
+        return await self._store.inbox_page(user_id, query, self._clock.now_us())
 
     async def _counts(self, user: User) -> Counts:
         unread, unseen = await self._store.count_addressed(user.profile.id, COUNT_CAP, self._clock.now_us())

@@ -13,14 +13,13 @@ from typing import Final
 import msgspec
 
 from hub.decoding import decode_json
-from hub.errors import BusUnavailable, FieldError, QueueUnavailable, Refused, StoreUnavailable
+from hub.errors import FieldError, QueueUnavailable, Refused, StoreUnavailable
 from hub.intake import Intake, Submission, check_size, idempotency_of
 from hub.leases import unless_stopped
-from hub.livelog import encode_log
+from hub.livelog import LiveLog
 from hub.model.events import EventInput
 from hub.model.ids import EventIds
-from hub.model.vocabulary import LOG
-from hub.ports import Clock, EventQueue, IngestEntry, Lease, LiveBus, LogEntry, Publication, Store
+from hub.ports import Clock, EventQueue, IngestEntry, Lease, LiveBus, LogEntry, Store
 
 BATCH_ENTRIES: Final = 200
 WAIT_SECONDS: Final = 1.0
@@ -39,7 +38,7 @@ class Ingest:
     ) -> None:
         self._intake = intake
         self._queue = queue
-        self._bus = bus
+        self._livelog = LiveLog(bus)
         self._store = store
         self._ids = ids
         self._clock = clock
@@ -124,10 +123,7 @@ class Ingest:
         code = error.code if isinstance(error, Refused) else "queue_unavailable"
         line = LogEntry(self._clock.now_us(), "rejected", reason=code, detail=detail or str(error))
         await self._store.write_log([line])
-        try:
-            await self._bus.publish([Publication(LOG, encode_log([line]), header="kind=log")])
-        except BusUnavailable:
-            return  # the stored log has it
+        await self._livelog.tell([line])
 
 
 def _text(entry: IngestEntry, name: bytes) -> str | None:

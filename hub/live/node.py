@@ -30,6 +30,7 @@ from hub.live.roster import Roster
 from hub.live.seam import Joined, StreamPosition, Wire
 from hub.live.subscriptions import LINGER_SECONDS, Subscriptions
 from hub.live.viewers import TTL_SECONDS, Viewers
+from hub.livelog import LiveLog
 from hub.model.vocabulary import BROADCASTS, LOG
 from hub.ports import Clock, LiveBus, Message, Store
 
@@ -66,7 +67,7 @@ class LiveNode:
         self._generation = generation
         self._calls = Calls(methods or {}, calls_per_user, calls_per_connection)
         self._registry = Registry()
-        self._reached = Reached(store, clock, self._metrics)
+        self._reached = Reached(store, clock, self._metrics, LiveLog(bus))
         self._fanout = Fanout(
             self._registry,
             self._reached,
@@ -358,6 +359,9 @@ class LiveNode:
     def set_visible(self, wire: Wire, visible: bool) -> None:
         """See `Node.set_visible`."""
         wire.visible = visible
+        seat = self._registry.seats.get(wire.connection_id)
+        if seat is not None and not visible:
+            self._reached.hidden(seat)
 
     def set_presence(self, user_id: str, connection_id: str, visible: bool) -> bool:
         """The same for who knows only the connection's id (SSE); False: the user has no such connection here."""

@@ -11,7 +11,9 @@ from typing import Final
 from hub.errors import StoreUnavailable
 from hub.live.metrics import LiveMetrics
 from hub.live.registry import Seat
-from hub.ports import Clock, InboxStore
+from hub.livelog import LiveLog
+from hub.model.vocabulary import Channel
+from hub.ports import Clock, InboxStore, LogEntry
 
 FLUSH_SECONDS: Final = 0.2
 UNPROVEN: Final = 64  # per wire, the newest
@@ -25,10 +27,11 @@ logger = logging.getLogger(__name__)
 class Reached:
     """Collects reports and stores them in batches."""
 
-    def __init__(self, store: InboxStore, clock: Clock, metrics: LiveMetrics) -> None:
+    def __init__(self, store: InboxStore, clock: Clock, metrics: LiveMetrics, livelog: LiveLog) -> None:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._livelog = livelog
         self._reports: dict[tuple[str, str], int] = {}  # (user, notification) -> written_at_us
         self._stored: dict[tuple[str, str], None] = {}  # lately, so that a second tab reports nothing
         self._task: asyncio.Task[None] | None = None
@@ -43,6 +46,10 @@ class Reached:
             del seat.unproven[0]
             self._metrics.reports_dropped(1)
         seat.unproven.append((notification_id, self._clock.now_us()))
+
+    def hidden(self, seat: Seat) -> None:
+        """The page went to the back: what was not proven until now was not reached."""
+        seat.unproven = None
 
     def proven(self, seat: Seat) -> None:
         """The peer proved that it reads: what was written before that was reached."""
@@ -94,6 +101,12 @@ class Reached:
         while len(self._stored) > WAITING:
             del self._stored[next(iter(self._stored))]
         self._metrics.reached(len(batch))
+        await self._livelog.tell(
+            [
+                LogEntry(at_us, "reached", None, user_id, notification_id, Channel.IN_APP)
+                for (user_id, notification_id), at_us in batch.items()
+            ]
+        )
         return True
 
     async def close(self) -> None:

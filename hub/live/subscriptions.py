@@ -130,6 +130,6 @@ class Subscriptions:
 
     async def close(self) -> None:
         """Stop repairs. The bus forgets the subscriptions when it is closed."""
-        channels = [self.broadcasts, *self._channels.values()]
+        channels: list[Channel[Any]] = [self.broadcasts, *self._channels.values()]
         tasks = [task for channel in channels for task in channel.stop()]
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -156,3 +156,13 @@ async def test_an_id_we_gave_is_never_unknown(house: House) -> None:
     assert (await house.hub.events.status(event_id, "key_test"))["status"] in ("accepted", "generated")
     with pytest.raises(Refused, match="There is no event"):
         await house.hub.events.status("evt_made_up", "key_test")
+
+
+@pytest.mark.req("R20", "R21")
+async def test_operators_see_it_as_it_happens(house: House) -> None:
+    """The live log tells what became of events and what users did with them."""
+    await house.say(to="alice", title="Hello")
+    await house.mark("alice", "read", (await house.inbox("alice"))[0]["id"])
+
+    told = [line["state"] for message in await house.live("log") for line in message["entries"]]
+    assert told == ["accepted", "generated", "read"]
