@@ -28,12 +28,9 @@ def decode_json(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, po
     except msgspec.ValidationError as error:
         # The decoder stops at the first wrong value; whether the rest is JSON at all is seen only now.
         document = _any_json(raw)
-        raise Refused(
-            422,
-            "invalid_request",
-            "The request does not have the right shape.",
-            [_field_error(error, decoder.type, document, pointer)],
-        ) from None
+        wrong = _field_error(error, decoder.type, document, pointer)
+        detail = f"The request does not have the right shape{wrong.pointer and f', at {wrong.pointer}'}: {wrong.detail}"
+        raise Refused(422, "invalid_request", detail, [wrong]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error, raw) from None
 

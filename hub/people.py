@@ -31,8 +31,9 @@ _control = msgspec.json.Encoder()
 
 
 class ProfileInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of `PUT /v1/users/{id}`: what is left out is cleared."""
+    """The body of `PUT /v1/users/{id}`: what is left out is cleared. An `id` that was read may be sent back."""
 
+    id: str | None = None
     name: str | None = None
     avatar: str | None = None
     email: str | None = None
@@ -106,6 +107,9 @@ class People:
     async def put_profile(self, user_id: str, given: ProfileInput) -> tuple[Profile, bool]:
         """Create or replace; tells whether it was created."""
         fields = asdict(given)
+        if fields.pop("id") not in (None, user_id):
+            detail = f"The address names {user_id!r}."
+            raise Refused(422, "invalid_request", detail, [FieldError("/id", "invalid_value", detail)])
         refuse_bad_profile(fields)
         profile = Profile(user_id, **fields)
         created = await self._store.save_profile(profile)
@@ -115,12 +119,13 @@ class People:
     async def patch_profile(self, user_id: str, patch: Mapping[str, Any], *, create: bool = False) -> Profile:
         """RFC 7396 on a profile: only what the patch names changes. Raises `Refused` (404, 422)."""
         current = (await self.user(user_id)).profile if create else await self.profile(user_id)
-        before = asdict(current)
-        del before["id"]
-        merged = decode_json(_profile, msgspec.json.encode(merge_patch(before, patch)))
+        merged = decode_json(_profile, msgspec.json.encode(merge_patch(asdict(current), patch)))
         after = asdict(merged)
-        refuse_bad_profile({name: after[name] for name in patch})
-        changed = {name: after[name] for name in patch}
+        if after.pop("id") != user_id:
+            detail = f"The address names {user_id!r}; an id cannot change."
+            raise Refused(422, "invalid_request", detail, [FieldError("/id", "invalid_value", detail)])
+        changed = {name: after[name] for name in patch if name != "id"}
+        refuse_bad_profile(changed)
         await self._store.merge_users([UserMerge(user_id, changed)])
         await self._tell_users([user_id])
         return Profile(user_id, **after)

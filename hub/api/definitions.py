@@ -1,20 +1,25 @@
 """Types and categories: what backends define once. Each version carries an ETag; a stale If-Match gets 412."""
 
+from typing import Any
+
 from msgspec import Struct
 
 from hub.api.conditions import etag_of, if_match_of
 from hub.api.models import (
     Categories,
+    CategoryBody,
     CategoryShown,
     Page,
     Preview,
     PreviewRequest,
+    TypeBody,
     Types,
     TypeShown,
     Versions,
     VersionShown,
 )
 from hub.api.paging import page_of_names
+from hub.api.problems import invalid
 from hub.api.routing import Call, Reply, Route
 from hub.catalog import check_type
 from hub.model.contents import NOBODY, render_content
@@ -34,7 +39,21 @@ class PutQuery(Struct, frozen=True):
 
 
 def _shown(known: TypeVersion) -> TypeShown:
-    return TypeShown(known.name, known.version, known.definition)
+    return TypeShown(**fields_of(known.definition, TypeDefinition), name=known.name, version=known.version)
+
+
+def _shown_category(name: str, version: int, definition: CategoryDefinition) -> CategoryShown:
+    return CategoryShown(**fields_of(definition, CategoryDefinition), name=name, version=version)
+
+
+def fields_of(value: Struct, kind: type[Struct]) -> dict[str, Any]:
+    """The fields of `kind` that a struct of it, or of what was made from it, holds."""
+    return {name: getattr(value, name) for name in kind.__struct_fields__}
+
+
+def _refuse_other_name(given: str | None, name: str) -> None:
+    if given is not None and given != name:
+        raise invalid("/name", f"The address names {name!r}.")
 
 
 async def list_types(call: Call) -> Reply:
@@ -54,9 +73,11 @@ async def get_type(call: Call) -> Reply:
 async def put_type(call: Call) -> Reply:
     """PUT /v1/types/{type}."""
     if_match = if_match_of(call.headers.get(b"if-match"))
+    given = call.body_as(TypeBody)
+    _refuse_other_name(given.name, call.path["type"])
     saved = await call.parts.definitions.put_type(
         call.path["type"],
-        call.body_as(TypeDefinition),
+        TypeDefinition(**fields_of(given, TypeDefinition)),
         if_match,
         dry_run=call.query_as(PutQuery).dry_run,
     )
@@ -73,7 +94,12 @@ async def versions(call: Call) -> Reply:
     """GET /v1/types/{type}/versions."""
     found = await call.parts.definitions.versions(call.path["type"])
     listed = [
-        VersionShown(one.version, rfc3339(at_us) if at_us else None, one.definition) for one, at_us in found
+        VersionShown(
+            **fields_of(one.definition, TypeDefinition),
+            version=one.version,
+            created_at=rfc3339(at_us) if at_us else None,
+        )
+        for one, at_us in found
     ]
     return Reply(Versions(listed, None))
 
@@ -120,24 +146,26 @@ async def list_categories(call: Call) -> Reply:
     definitions = call.parts.definitions
     known = (await definitions.current()).categories
     names, following = page_of_names(list(known), page.limit, page.cursor)
-    listed = [CategoryShown(name, definitions.category_version(name), known[name]) for name in names]
+    listed = [_shown_category(name, definitions.category_version(name), known[name]) for name in names]
     return Reply(Categories(listed, following))
 
 
 async def get_category(call: Call) -> Reply:
     """GET /v1/categories/{category}."""
     definition, version = await call.parts.definitions.category(call.path["category"])
-    return Reply(CategoryShown(call.path["category"], version, definition), headers=(etag_of(version),))
+    return Reply(_shown_category(call.path["category"], version, definition), headers=(etag_of(version),))
 
 
 async def put_category(call: Call) -> Reply:
     """PUT /v1/categories/{category}."""
     if_match = if_match_of(call.headers.get(b"if-match"))
-    definition = call.body_as(CategoryDefinition)
+    given = call.body_as(CategoryBody)
+    _refuse_other_name(given.name, call.path["category"])
+    definition = CategoryDefinition(**fields_of(given, CategoryDefinition))
     version = await call.parts.definitions.put_category(
         call.path["category"], definition, if_match, dry_run=call.query_as(PutQuery).dry_run
     )
-    return Reply(CategoryShown(call.path["category"], version, definition), headers=(etag_of(version),))
+    return Reply(_shown_category(call.path["category"], version, definition), headers=(etag_of(version),))
 
 
 async def delete_category(call: Call) -> Reply:
@@ -170,7 +198,7 @@ ROUTES = [
         "Define a type; what does not compile is refused",
         TypeShown,
         query=PutQuery,
-        body=TypeDefinition,
+        body=TypeBody,
         body_kind="json",
         body_limit=TYPE_LIMIT_BYTES,
         codes=(*_STALE, "invalid_schema", "invalid_template", "invalid_definition"),
@@ -223,7 +251,7 @@ ROUTES = [
         "Define a category",
         CategoryShown,
         query=PutQuery,
-        body=CategoryDefinition,
+        body=CategoryBody,
         body_kind="json",
         codes=_STALE,
         headers=_IF_MATCH,

@@ -225,12 +225,18 @@ class SessionOpened(Struct, frozen=True):
 # ---------------------------------------------------------------- definitions
 
 
-class TypeShown(Struct, frozen=True):
-    """A type and its version (0: built in)."""
+class TypeShown(TypeDefinition, frozen=True, kw_only=True, omit_defaults=True):
+    """A type, and the version that its ETag carries (0: built in)."""
 
     name: str
     version: int
-    definition: TypeDefinition
+
+
+class TypeBody(TypeDefinition, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A type; what was read may be sent back, its `name` and `version` then say nothing new."""
+
+    name: str | None = None
+    version: int | None = None
 
 
 class Types(Struct, frozen=True):
@@ -240,12 +246,11 @@ class Types(Struct, frozen=True):
     next: str | None
 
 
-class VersionShown(Struct, frozen=True):
+class VersionShown(TypeDefinition, frozen=True, kw_only=True, omit_defaults=True):
     """One version of a type."""
 
     version: int
     created_at: Moment | None
-    definition: TypeDefinition
 
 
 class Versions(Struct, frozen=True):
@@ -255,12 +260,20 @@ class Versions(Struct, frozen=True):
     next: str | None
 
 
-class CategoryShown(Struct, frozen=True):
-    """A category and its version (0: built in)."""
+class CategoryShown(CategoryDefinition, frozen=True, kw_only=True, omit_defaults=True):
+    """A category, and the version that its ETag carries (0: built in)."""
 
     name: str
     version: int
-    definition: CategoryDefinition
+
+
+class CategoryBody(
+    CategoryDefinition, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A category; what was read may be sent back, its `name` and `version` then say nothing new."""
+
+    name: str | None = None
+    version: int | None = None
 
 
 class Categories(Struct, frozen=True):

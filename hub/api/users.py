@@ -1,5 +1,6 @@
 """Users, for backends: profiles, batches, export, erasure, revocation."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from hub.people import MergeItem, ProfileInput, check_merge
 
 BATCH_LIMIT: Final = 1000
 _item = msgspec.json.Decoder(MergeItem)
+_array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def shown(profile: Profile) -> ShownProfile:
@@ -59,7 +61,7 @@ async def delete(call: Call) -> Reply:
 
 async def batch(call: Call) -> Reply:
     """POST /v1/users/batch: one merge a line."""
-    lines = [line for line in call.raw.split(b"\n") if line.strip()]
+    lines = _lines(call.raw)
     if not lines:
         raise Refused(422, "empty_batch", "The batch has no users.", [FieldError("", "empty", "No users.")])
     if len(lines) > BATCH_LIMIT:
@@ -69,7 +71,7 @@ async def batch(call: Call) -> Reply:
     for line in lines:
         try:
             item = decode_json(_item, line)
-            refuse_faults(line)
+            refuse_faults(bytes(line))
             check_merge(item)
         except Refused as refused:
             results.append({"error": error_of(refused)})
@@ -80,6 +82,13 @@ async def batch(call: Call) -> Reply:
         await _merge(call, good, results)
     merged = sum("id" in result for result in results)
     return Reply(UserBatch(results, merged, len(results) - merged), 200 if merged else 422)
+
+
+def _lines(raw: bytes) -> Sequence[bytes | msgspec.Raw]:
+    """One item a line; an array is understood too."""
+    if raw.lstrip()[:1] == b"[":
+        return decode_json(_array, raw)
+    return [line for line in raw.split(b"\n") if line.strip()]
 
 
 async def _merge(call: Call, items: list[MergeItem], results: list[dict[str, Any]]) -> None:

@@ -49,15 +49,20 @@ def _compare(client: HubClient, kind: str, wanted: Mapping[str, Any]) -> dict[st
     for name, definition in wanted.items():
         checked = _put(client, kind, name, definition, dry_run="true")
         before = known.get(name)
-        same = before is not None and before["version"] > 0 and before["definition"] == checked["definition"]
+        same = before is not None and before["version"] > 0 and _bare(before) == _bare(checked)
         states[name] = "unchanged" if same else "changed" if before is not None else "new"
     return states
+
+
+def _bare(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A definition as its file says it, without the name and the version that a hub adds."""
+    return {key: value for key, value in row.items() if key not in ("name", "version")}
 
 
 def _put(client: HubClient, kind: str, name: str, definition: Any, **parameters: str) -> Any:
     try:
         path = f"/v1/{kind}/{quote(name, safe='')}"
-        return client.call("PUT", path, ("definition",), json=definition, params=parameters)
+        return client.call("PUT", path, ("name", "version"), json=definition, params=parameters)
     except CommandFailed as failed:
         if failed.status in (None, 401, 403):
             raise
@@ -89,9 +94,7 @@ def export(
 
     with HubClient(url, key) as client:
         found = {
-            kind: {
-                row["name"]: row["definition"] for row in client.pages(f"/v1/{kind}", kind) if row["version"]
-            }
+            kind: {row["name"]: _bare(row) for row in client.pages(f"/v1/{kind}", kind) if row["version"]}
             for kind in KINDS  # version 0 is built in
         }
     write_folder(folder, Definitions(**found))

@@ -46,6 +46,15 @@ async def test_versions_count_changes_and_a_stale_if_match_changes_nothing(api: 
     await api.call("PUT", path, key="first", json=PAID)
     same = await api.call("PUT", path, key="first", json=PAID)
     assert same.json()["version"] == 1
+    read = await api.call("GET", path, key="first")
+    assert (read.json()["name"], read.json()["version"]) == ("order.paid", 1)
+    assert all(read.json()[part] == PAID[part] for part in ("category", "title", "schema", "locales"))
+    again = await api.call(
+        "PUT", path, key="first", json=read.json(), headers={"If-Match": read.headers["etag"]}
+    )
+    assert again.json() == read.json()
+    renamed = await api.call("PUT", path, key="first", json={**PAID, "name": "order.unpaid"})
+    assert (renamed.status_code, renamed.json()["errors"][0]["pointer"]) == (422, "/name")
     changed = {**PAID, "title": "Paid"}
     second = await api.call("PUT", path, key="first", json=changed, headers={"If-Match": '"1"'})
     assert second.json()["version"] == 2
@@ -54,7 +63,7 @@ async def test_versions_count_changes_and_a_stale_if_match_changes_nothing(api: 
         assert (stale.status_code, stale.json()["code"]) == (412, "stale_version")
     versions = (await api.call("GET", f"{path}/versions", key="first")).json()["versions"]
     assert [one["version"] for one in versions] == [2, 1]
-    assert versions[0]["definition"]["title"] == "Paid"
+    assert versions[0]["title"] == "Paid"
     listed = (await api.call("GET", "/v1/types?limit=1", key="first")).json()
     assert [one["name"] for one in listed["types"]] == ["message"]
     more = (await api.call("GET", f"/v1/types?cursor={listed['next']}", key="first")).json()

@@ -27,7 +27,8 @@ async def test_a_profile_is_put_read_patched_and_erased(api: Api) -> None:
     replaced = await api.call("PUT", "/v1/users/alice", key="first", json={"name": "A"})
     assert replaced.status_code == 200
     assert replaced.json()["email"] is None
-    await api.call("PUT", "/v1/users/alice", key="first", json=ALICE)
+    back = await api.call("PUT", "/v1/users/alice", key="first", json=created.json())
+    assert back.json() == created.json()  # what was read can be sent back
     patch = {"name": None, "attributes": {"plan": "silver", "tags": None, "seats": 3}}
     patched = await api.call("PATCH", "/v1/users/alice", key="first", json=patch)
     assert patched.json()["name"] is None
