@@ -97,6 +97,7 @@ class BroadcastEntry:
         "epoch",
         "everyone",
         "excluded",
+        "expires_at_us",
         "is_gap",
         "kind",
         "offset",
@@ -122,6 +123,8 @@ class BroadcastEntry:
         self.size = len(message.payload)
         self.sequence = 0  # the node's own count of what it fanned out; given when it does
         self.is_gap = False
+        # What has expired is in nobody's inbox; that something was taken back is told for ever.
+        self.expires_at_us = content.broadcast.expires_at_us if content.kind == "notification" else None
         audience = content.broadcast.audience
         self.everyone = audience.everyone
         self.excluded = frozenset(audience.exclude)
@@ -130,6 +133,7 @@ class BroadcastEntry:
             audience.everyone
             and not audience.topics
             and audience.timezones is None
+            and self.expires_at_us is None
             and content.broadcast.in_app
             and (content.broadcast.default_in_app or content.broadcast.critical)
         )

@@ -21,6 +21,7 @@ from hub.ports import Clock
 
 SLICE: Final = 256  # wires between two turns of the loop
 BACKLOG: Final = 1_000  # broadcasts that wait for one member; beyond, they refetch
+QUEUE: Final = 5_000  # broadcasts that wait for a sweep; beyond, everyone refetches
 HELD: Final = 2_000  # publications that wait for one reply; beyond, the same
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,9 @@ class Fanout:
         self.sequence += 1
         entry.sequence = self.sequence
         self._registry.broadcast_seq = max(self._registry.broadcast_seq, entry.broadcast.seq)
+        if len(self._queue) >= QUEUE:
+            self._queue.clear()
+            entry = BroadcastEntry.gap(entry.epoch, entry.offset, entry.sequence)
         self._queue.append(entry)
         if self._sweep is None:
             self._sweep = self._run()
@@ -164,6 +168,8 @@ class Fanout:
         """The frame that a member gets of a publication, or None when it is not for them."""
         broadcast, user = entry.broadcast, member.user
         if user is None or not broadcast.in_app:
+            return None
+        if entry.expires_at_us is not None and entry.expires_at_us <= self._clock.now_us():
             return None
         if member.restricted or broadcast.audience.timezones is not None:
             verdict = visible(broadcast, user, self._default_timezone)

@@ -11,7 +11,7 @@ from hub.live.channels import Channel
 from hub.live.fanout import Fanout
 from hub.live.frames import PersonalFrame
 from hub.live.registry import Seat
-from hub.live.roster import Roster
+from hub.live.roster import Roster, tokens_valid_from_us
 from hub.live.seam import Joined, StreamPosition
 from hub.live.subscriptions import Subscriptions
 from hub.model.vocabulary import BROADCASTS, personal_channel
@@ -109,5 +109,5 @@ def _check(seat: Seat) -> None:
     if seat.left:
         raise Refused(503, "connection_closed", "The connection ended before it had joined.")
     user = seat.member.user
-    if seat.revoked or (user and seat.wire.identity.issued_at_us < user.tokens_valid_from_us):
+    if seat.revoked or (user and seat.wire.identity.issued_at_us < tokens_valid_from_us(user)):
         raise Refused(403, "token_revoked", "This token was revoked.")

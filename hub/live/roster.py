@@ -10,6 +10,7 @@ from typing import Final
 
 from hub.live.registry import Member, Registry
 from hub.live.viewers import Viewer, Viewers
+from hub.model.users import User
 from hub.ports import Clock
 
 REFRESH_SECONDS: Final = (
@@ -119,5 +120,10 @@ class Roster:
 
     def _accept(self, member: Member, viewer: Viewer) -> None:
         self._registry.set_user(member, viewer.user, viewer.at_us)
-        self.revoke(member.user_id, viewer.user.tokens_valid_from_us)
+        self.revoke(member.user_id, tokens_valid_from_us(viewer.user))
         self._on_ready(member)
+
+
+def tokens_valid_from_us(user: User) -> int:
+    """Tokens issued before this moment are refused: they were revoked, or the user was erased."""
+    return max(user.tokens_valid_from_us, user.erased_at_us or 0)

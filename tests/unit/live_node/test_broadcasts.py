@@ -155,6 +155,21 @@ async def test_time_zones_cut_an_audience(live: LiveNode, bus: LossyBus, store: 
     assert [wire.offsets(BROADCASTS) for wire in wires] == [[1], [2]]
 
 
+async def test_what_has_expired_comes_no_more(live: LiveNode, bus: LossyBus, clock: FakeClock) -> None:
+    wire = FakeWire("ann")
+    await connect(live, wire)
+    row = make_broadcast(1, expires_at_us=clock.now_us() + 10_000_000)
+    await bus.publish([broadcast_publication(row), broadcast_publication(make_broadcast(2))])
+    await settle()
+    assert wire.offsets(BROADCASTS) == [1, 2]
+    clock.advance(11)
+    _, joined = await connect(live, FakeWire("ann"), {BROADCASTS: StreamPosition("", 0)})
+    assert (joined.recovered, [frame.offset for frame in joined.missed]) == (True, [2])
+    await bus.publish([Publication(BROADCASTS, encode_broadcast_retracted(row))])
+    await settle()
+    assert wire.offsets(BROADCASTS) == [1, 2, 3]
+
+
 async def test_frames_are_shared_by_language_and_topic(
     live: LiveNode, bus: LossyBus, crowd: list[FakeWire]
 ) -> None:
@@ -415,6 +430,20 @@ async def test_with_the_store_away_broadcasts_wait_and_come_in_order(
     await live.tick()
     await settle()
     assert alice.offsets(BROADCASTS) == [1, 2]
+
+
+@pytest.mark.req("I14")
+async def test_too_many_broadcasts_before_a_sweep_become_a_gap(live: LiveNode, bus: LossyBus) -> None:
+    wire = FakeWire("ann")
+    await connect(live, wire)
+    for seq in range(1, 5_002):
+        await bus.publish([broadcast_publication(make_broadcast(seq))])
+    await settle()
+    await bus.publish([broadcast_publication(make_broadcast(5_002))])
+    await settle()
+    assert wire.gaps == [BROADCASTS]
+    assert wire.offsets(BROADCASTS)[-1] == 5_002
+    assert len(wire.got) <= 2
 
 
 @pytest.mark.req("I14")
