@@ -50,30 +50,39 @@ class Catalog:
         self._category_versions: Mapping[str, int] = {}
         self._version = -1
         self._checked_us: int | None = None
+        self._changes = 0
 
     # ------------------------------------------------------------ reading
 
     async def current(self) -> CatalogView:
         """The catalog of the newest version; one query when nothing changed."""
         async with self._lock:
-            now_us = self._clock.now_us()
-            version = await self._store.catalog_version()
-            if version != self._version:
-                categories = await self._store.categories()
-                known = {name: definition for name, (_, definition) in categories.items()}
-                types = await self._store.types()
-                self._catalog = CatalogView({MESSAGE.name: MESSAGE} | types, BUILT_IN_CATEGORIES | known)
-                self._category_versions = {name: number for name, (number, _) in categories.items()}
-                self._version = version  # read first: what changed meanwhile is read again
+            return await self._look()
+
+    async def _look(self) -> CatalogView:
+        now_us, changes = self._clock.now_us(), self._changes
+        version = await self._store.catalog_version()
+        if version != self._version:
+            categories = await self._store.categories()
+            known = {name: definition for name, (_, definition) in categories.items()}
+            types = await self._store.types()
+            self._catalog = CatalogView({MESSAGE.name: MESSAGE} | types, BUILT_IN_CATEGORIES | known)
+            self._category_versions = {name: number for name, (number, _) in categories.items()}
+            self._version = version  # read first: what changed meanwhile is read again
+        if changes == self._changes:  # else it was changed while we looked
             self._checked_us = now_us
-            return self._catalog
+        return self._catalog
 
     async def recent(self) -> CatalogView:
         """The catalog as it was at most `BOUND_SECONDS` ago."""
-        now_us = self._clock.now_us()
-        if self._checked_us is not None and 0 <= now_us - self._checked_us < BOUND_SECONDS * 1_000_000:
+        if self._is_recent():
             return self._catalog
-        return await self.current()
+        async with self._lock:  # those who wait here share the look of the first
+            return self._catalog if self._is_recent() else await self._look()
+
+    def _is_recent(self) -> bool:
+        age_us = self._clock.now_us() - self._checked_us if self._checked_us is not None else -1
+        return 0 <= age_us < BOUND_SECONDS * 1_000_000
 
     async def type(self, name: str) -> TypeVersion | None:
         """A type, built in or defined; one that is not known is looked up at once."""
@@ -110,6 +119,7 @@ class Catalog:
     def forget(self) -> None:
         """Look again at the next use: somebody changed the catalog."""
         self._checked_us = None
+        self._changes += 1
 
     # ------------------------------------------------------------ changing
 

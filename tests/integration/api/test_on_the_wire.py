@@ -3,13 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx2
+import msgspec
 import pytest
+from typer.testing import CliRunner
 
+import hub
 from hub.api import body as body_module
 from hub.api.live import live_routes
+from hub.cli import define
+from hub.definitions import read_folder
 from hub.live.server import listen, make_server
+from hub.model.types import TypeDefinition
 from tests.support.api import FIRST_KEY, Api
 
 AUTHORISED = f"Host: hub.test\r\nAuthorization: Bearer {FIRST_KEY}\r\nContent-Type: application/json\r\n"
@@ -164,3 +171,27 @@ async def test_connections_are_kept_after_refusals_that_read_their_body(served: 
     answer, closed = await served.raw(request("POST", "/v1/events", f"Content-Length: {len(bad)}"), bad)
     assert answer.startswith(b"HTTP/1.1 422 ")
     assert not closed
+
+
+async def test_a_folder_goes_in_and_out_by_the_command_line(served: Served, tmp_path: Path) -> None:
+    """The recorded webhooks' types: applied, applied again without a change, and exported as they were."""
+    folder = Path(hub.__file__).parent / "demo"
+    options = ["--url", served.url, "--key", FIRST_KEY, "--json"]
+
+    async def clarion(*arguments: str) -> dict[str, dict[str, str]]:
+        result = await asyncio.to_thread(CliRunner().invoke, define.app, [*arguments, *options])
+        assert result.exit_code == 0, result.output
+        found: dict[str, dict[str, str]] = json.loads(result.stdout)
+        return found
+
+    first = await clarion("apply", str(folder))
+    assert set(first["types"].values()) == {"new"}
+    again = await clarion("apply", str(folder))
+    assert set(again["types"].values()) | set(again["categories"].values()) == {"unchanged"}
+    await clarion("export", str(tmp_path / "out"))
+    written, original = read_folder(tmp_path / "out"), read_folder(folder)
+    assert written.types.keys() == original.types.keys()
+    for name, definition in original.types.items():
+        assert msgspec.convert(written.types[name], TypeDefinition) == msgspec.convert(
+            definition, TypeDefinition
+        )
