@@ -1,7 +1,7 @@
 """The catalog: types and categories, cached by their version. Shared by HTTP, the pages and the command line.
 
 `current()` asks the store for the version every time; `recent()` and `type()` are at most `BOUND_SECONDS` old, and
-not at all for what this process changed or a control message announced. What is stored has compiled once.
+not at all for what this process changed. What is stored has compiled once.
 """
 
 import asyncio
