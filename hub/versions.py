@@ -11,5 +11,7 @@ def expected_version(if_match: IfMatch, current: int) -> int | None:
     if if_match is None:
         return None
     if current not in if_match:
-        raise Refused(412, "stale_version", f"The current version is {current}; read it again and repeat the change.")
+        raise Refused(
+            412, "stale_version", f"The current version is {current}; read it again and repeat the change."
+        )
     return current
