@@ -34,6 +34,8 @@ class EventStreamConnection(Connection):
         "_stalled",
     )
 
+    transport = "sse"
+
     def __init__(self, edge: Edge, chunked: bool) -> None:
         super().__init__(edge)
         self._chunked = chunked

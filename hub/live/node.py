@@ -250,7 +250,7 @@ class LiveNode:
         """See `Node.join`."""
         self._admit(wire)
         seat = self._registry.add(wire)
-        self._metrics.connections(_transport(wire), 1)
+        self._metrics.connections(wire.transport, 1)
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 return await self._joining.join(seat, positions)
@@ -295,7 +295,7 @@ class LiveNode:
         for channel in seat.channels.copy():
             self._joining.quit(seat, channel)
         self._registry.remove(seat)
-        self._metrics.connections(_transport(wire), -1)
+        self._metrics.connections(wire.transport, -1)
 
     # ------------------------------------------------------------ client-side subscriptions, history
 
@@ -400,7 +400,3 @@ class _Control(Struct):
 
 
 _control = msgspec.json.Decoder(_Control)
-
-
-def _transport(wire: Wire) -> str:
-    return getattr(wire, "transport", "websocket")

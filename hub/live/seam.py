@@ -83,6 +83,11 @@ class Wire(Protocol):
     identity: Identity
     visible: bool
 
+    @property
+    def transport(self) -> str:
+        """`websocket` or `sse`, for counting."""
+        ...
+
     def push(self, frame: Frame) -> None:
         """Send one publication (joined with others of this sweep). Never raises, never blocks."""
         ...

@@ -53,6 +53,8 @@ class WebSocketConnection(Connection):
         "_session_identity",
     )
 
+    transport = "websocket"
+
     def __init__(self, edge: Edge, session_identity: Identity | None, frame_pings: bool) -> None:
         super().__init__(edge)
         self._session = Session()

@@ -10,9 +10,11 @@ import pytest
 
 from hub.config import RateLimit
 from hub.errors import Refused, StoreUnavailable
+from hub.live.eventstream import EventStreamConnection
 from hub.live.limits import LiveLimits
 from hub.live.node import LiveNode
 from hub.live.seam import Identity, StreamPosition
+from hub.live.websocket import WebSocketConnection
 from hub.model.users import Profile, User
 from hub.model.vocabulary import BROADCASTS, LOG
 from hub.ports import Publication, Store
@@ -390,3 +392,7 @@ async def test_what_happens_is_counted(
         "repaired personal": 2,
         "gapped personal": 1,
     }
+
+
+def test_connections_name_their_transport() -> None:
+    assert (WebSocketConnection.transport, EventStreamConnection.transport) == ("websocket", "sse")
