@@ -36,6 +36,8 @@ class Connection(asyncio.Protocol):
         "visible",
     )
 
+    transport: str  # its kind: each class has one
+
     def __init__(self, edge: "Edge", identity: Identity = NOBODY) -> None:
         self._edge = edge
         self._transport: asyncio.Transport | None = None
