@@ -93,9 +93,9 @@ async def test_what_others_publish_and_mark_shows_at_once(desk: Desk) -> None:
     await page.click("#pause")
     await desk.publish(to="alice", title="while paused")
     await expect(page.locator("#pause")).to_have_text("Go on (2 new)", timeout=SECONDS)
-    await expect(page.locator("#log tr")).to_have_count(8)
+    await expect(page.locator("#log tr")).to_have_count(9)
     await page.click("#pause")
-    await expect(page.locator("#log tr")).to_have_count(10)
+    await expect(page.locator("#log tr")).to_have_count(11)
 
     await page.locator("#log tr", has_text="bob").get_by_role("button").click()
     await expect(page.locator("#inbox .item")).to_contain_text(["not here"])
