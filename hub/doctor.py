@@ -1,4 +1,7 @@
-"""`clarion doctor`: looks at every part and says, in a sentence each, whether it can carry what is promised."""
+"""`clarion doctor`: looks at every part and says, in a sentence each, whether it can carry what is promised.
+
+It changes nothing. A part that cannot be examined is `bad`, with the reason.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -6,8 +9,8 @@ from typing import Literal
 from msgspec import Struct
 
 from hub.config import Settings, unknown_variables
-from hub.errors import ClarionError
-from hub.wiring import open_store, redis_health, waiting_events
+from hub.errors import BusUnavailable, ClarionError, QueueUnavailable, StoreUnavailable
+from hub.wiring import embedded_redis, open_store, redis_health, waiting_events
 
 Level = Literal["ok", "weak", "bad"]
 
@@ -21,7 +24,7 @@ class Finding(Struct, frozen=True):
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """All findings; a part that cannot be examined is `bad` and says why."""
+    """All findings, in the order in which one would repair them."""
     findings = [_settings()]
     for part, look in (("database", _database), ("redis", _redis), ("queue", _queue)):
         findings.append(await _guarded(part, look, settings))
@@ -32,7 +35,17 @@ async def _guarded(part: str, look: Callable[[Settings], Awaitable[Finding]], se
     try:
         return await look(settings)
     except ClarionError as error:
-        return Finding(part, "bad", str(error))
+        return Finding(part, "bad", advised(error))
+
+
+def advised(error: ClarionError) -> str:
+    """An error's sentence, with what to look at when a part is away. Also what commands say that end because of it."""
+    sentence = str(error).replace("; the outcome is unknown", "").rstrip(".")
+    if type(error) is StoreUnavailable:
+        return f"{sentence}; check the database and CLARION_DATABASE_URL."
+    if isinstance(error, QueueUnavailable | BusUnavailable):
+        return f"{sentence}; check Redis and CLARION_REDIS_URL."
+    return str(error)
 
 
 def _settings() -> Finding:
@@ -43,9 +56,14 @@ def _settings() -> Finding:
 
 
 async def _database(settings: Settings) -> Finding:
+    if settings.database_url is None and not (settings.data_dir / "clarion.db").exists():
+        return Finding(
+            "database",
+            "bad",
+            f"There is no database in {str(settings.data_dir)!r} yet: run `clarion migrate` or `clarion up`.",
+        )
     store = await open_store(settings)
     try:
-        await store.ping()
         faults = await store.ledger()
     finally:
         await store.close()
@@ -57,18 +75,47 @@ async def _database(settings: Settings) -> Finding:
 
 
 async def _redis(settings: Settings) -> Finding:
+    if _sleeps(settings):
+        return Finding(
+            "redis",
+            "bad",
+            f"The embedded Valkey of {str(settings.data_dir)!r} does not run: `clarion up` starts it.",
+        )
     health = await redis_health(settings)
     if health.weakness:
         return Finding("redis", "weak", health.weakness)
-    kind = "embedded" if settings.is_embedded_redis else "your own"
-    return Finding(
-        "redis", "ok", f"The {kind} Redis {health.version} puts every append on disk before it answers."
-    )
+    whose = "The embedded Valkey" if settings.is_embedded_redis else "Your own Redis"
+    return Finding("redis", "ok", f"{whose} {health.version} puts every append on disk before it answers.")
 
 
 async def _queue(settings: Settings) -> Finding:
-    waiting = await waiting_events(settings)
+    if _sleeps(settings):
+        return Finding("queue", "bad", "How many events wait is not known while Valkey does not run.")
+    waiting = {name: count for name, count in (await waiting_events(settings)).items() if count}
     total = sum(waiting.values())
+    if total and (left := await _without_owner(settings, list(waiting))):
+        events = sum(waiting[name] for name in left)
+        return Finding(
+            "queue", "bad", f"{events} events wait and nobody works on them: start `clarion generate`."
+        )
     if total >= settings.queue_limit:
-        return Finding("queue", "bad", f"{total} events wait, publishing gets 503; is a generator running?")
+        return Finding(
+            "queue",
+            "bad",
+            f"{total} events wait, so publishing gets 503 (CLARION_QUEUE_LIMIT is {settings.queue_limit}): "
+            "start more generators with `clarion generate`.",
+        )
     return Finding("queue", "ok", f"{total} events wait (limit {settings.queue_limit}).")
+
+
+async def _without_owner(settings: Settings, partitions: list[str]) -> list[str]:
+    """Those of the partitions whose lease nobody holds."""
+    store = await open_store(settings)
+    try:
+        return await store.free_leases(partitions)
+    finally:
+        await store.close()
+
+
+def _sleeps(settings: Settings) -> bool:
+    return settings.is_embedded_redis and not embedded_redis(settings).is_answering()

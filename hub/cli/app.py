@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from hub.cli.output import complain
-from hub.errors import ClarionError, ConfigError
+from hub.errors import BusUnavailable, ClarionError, ConfigError, QueueUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
     from hub.config import Settings
@@ -123,6 +123,11 @@ def _exit_code(load: Callable[[], None]) -> int:
     except ConfigError as error:
         complain(str(error))
         return 2  # the supervisor does not start a part again that refuses its settings
+    except (StoreUnavailable, QueueUnavailable, BusUnavailable) as error:
+        from hub.doctor import advised
+
+        complain(advised(error))
+        return 1
     except ClarionError as error:
         complain(str(error))
         return int(getattr(error, "exit_code", 1))
@@ -153,7 +158,10 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _complain_usage(error: Any) -> None:
-    message = error.format_message().strip().rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if hasattr(error.__cause__, "errors"):  # pydantic's, which does not say what the value was
+        value = error.__cause__.errors(include_url=False)[0].get("input")
+        message = message.replace("Input should", f"{value!r} should").replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     names: list[str] = []
     while context is not None and context.parent is not None:

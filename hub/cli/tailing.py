@@ -4,7 +4,8 @@ A lost connection is made again with the last position, like a browser does; a g
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,9 +48,14 @@ _STYLES: Final = {
 
 async def follow_log(settings: "Settings", url: str | None, as_json: bool) -> None:
     """Print the live log until interrupted."""
+    async with aclosing(_log_for_ever(settings, base_url(settings, url))) as messages:
+        async for message in messages:
+            _print_log(message, as_json)
+
+
+async def _log_for_ever(settings: "Settings", hub: str) -> AsyncGenerator[dict[str, Any], None]:
     clock = SystemClock()
     sessions = Sessions(settings.token_secrets, None, clock, secure=False)  # type: ignore[arg-type]
-    hub = base_url(settings, url)
     address = hub.replace("http", "ws", 1) + "/connection/websocket"
     was_there = False
     while True:
@@ -61,10 +67,10 @@ async def follow_log(settings: "Settings", url: str | None, as_json: bool) -> No
             ) as socket:
                 async for message in _log_messages(socket):
                     if message is None:
-                        _note(f"following the live log of {hub}", as_json)
+                        _note(f"following the live log of {hub}")
                         was_there = True
                     else:
-                        _print_log(message, as_json)
+                        yield message
                 code, reason = socket.close_code or 0, socket.close_reason or "closed"
         except websockets.ConnectionClosed as error:
             code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (0, "the connection broke")
@@ -81,7 +87,7 @@ async def follow_log(settings: "Settings", url: str | None, as_json: bool) -> No
         await _pause(reason)
 
 
-async def _log_messages(socket: Any) -> AsyncIterator[dict[str, Any] | None]:
+async def _log_messages(socket: Any) -> AsyncGenerator[dict[str, Any] | None, None]:
     """Connect, subscribe (None: done) and yield what the channel `log` says; answers pings."""
     await socket.send('{"id":1,"connect":{"name":"tail"}}\n{"id":2,"subscribe":{"channel":"log"}}')
     async for frame in socket:
@@ -127,40 +133,47 @@ def _print_log(message: dict[str, Any], as_json: bool) -> None:
 
 async def follow_user(settings: "Settings", url: str | None, user: str, as_json: bool) -> None:
     """Print what one user gets until interrupted."""
-    tokens = Tokens(
-        settings.token_secrets, SystemClock(), issuer=settings.token_issuer, audience=settings.token_audience
-    )
     hub = base_url(settings, url)
-    cursor: str | None = None
-    was_there = False
     try:
         client = httpx2.AsyncClient(
             base_url=hub, timeout=httpx2.Timeout(10, read=60), trust_env=not is_near(hub)
         )
     except httpx2.InvalidURL as error:
         raise no_hub(hub, error) from None
-    async with client:
-        while True:
-            headers = {"Authorization": f"Bearer {tokens.issue(user, TOKEN_SECONDS)}"}
-            if cursor:
-                headers["Last-Event-ID"] = cursor
-            reason = "the stream ended"
-            try:
-                async with client.stream("GET", "/v1/me/stream", headers=headers) as response:
-                    if response.status_code != 200:
-                        await response.aread()
-                        if response.status_code not in (429, 503) or not was_there:
-                            raise CommandFailed(words_of(response), response.status_code)
-                        reason = words_of(response)
-                    async for event, event_id, data in _events(response):
-                        was_there = True
-                        cursor = event_id or cursor
-                        _print_user(event, data, user, as_json)
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                if not was_there:
-                    raise no_hub(hub, error) from None
-                reason = "the connection broke"
-            await _pause(reason)
+    async with client, aclosing(_stream_for_ever(client, hub, settings, user)) as events:
+        async for event, data in events:
+            _print_user(event, data, user, as_json)
+
+
+async def _stream_for_ever(
+    client: httpx2.AsyncClient, hub: str, settings: "Settings", user: str
+) -> AsyncGenerator[tuple[str, str], None]:
+    tokens = Tokens(
+        settings.token_secrets, SystemClock(), issuer=settings.token_issuer, audience=settings.token_audience
+    )
+    cursor: str | None = None
+    was_there = False
+    while True:
+        headers = {"Authorization": f"Bearer {tokens.issue(user, TOKEN_SECONDS)}"}
+        if cursor:
+            headers["Last-Event-ID"] = cursor
+        reason = "the stream ended"
+        try:
+            async with client.stream("GET", "/v1/me/stream", headers=headers) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    if response.status_code not in (429, 503) or not was_there:
+                        raise CommandFailed(words_of(response), response.status_code)
+                    reason = words_of(response)
+                async for event, event_id, data in _events(response):
+                    was_there = True
+                    cursor = event_id or cursor
+                    yield event, data
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            if not was_there:
+                raise no_hub(hub, error) from None
+            reason = "the connection broke"
+        await _pause(reason)
 
 
 async def _events(response: httpx2.Response) -> AsyncIterator[tuple[str, str, str]]:
@@ -198,13 +211,12 @@ def _print_user(event: str, data: str, user: str, as_json: bool) -> None:
             )
         case "ready":
             _note(
-                f"listening as {user}: {message.get('unread', '?')} unread, {message.get('unseen', '?')} unseen",
-                False,
+                f"listening as {user}: {message.get('unread', '?')} unread, {message.get('unseen', '?')} unseen"
             )
         case "gap":
-            _note("something was missed and is not held any more; the inbox has it", False)
+            _note("something was missed and is not held any more; the inbox has it")
         case "reconnect":
-            _note(f"the hub ends the stream ({message.get('reason', '')})", False)
+            _note(f"the hub ends the stream ({message.get('reason', '')})")
         case _:
             about = {
                 name: value
@@ -223,9 +235,9 @@ def _time(moment: str) -> str:
     return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S")
 
 
-def _note(words: str, as_json: bool) -> None:
-    if not as_json:
-        stderr.print(words, style="dim", markup=False)
+def _note(words: str) -> None:
+    """What is no data goes to standard error."""
+    stderr.print(words, style="dim", markup=False)
 
 
 async def _pause(reason: str) -> None:

@@ -13,6 +13,14 @@ from hub.cli.client import CommandFailed, HubClient
 from hub.cli.output import print_json, stdout
 
 
+def _check_file(path: Path | None) -> Path | None:
+    if path is not None and str(path) != "-" and (path.is_dir() or not path.exists()):
+        raise typer.BadParameter(
+            f"{str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}; give a file."
+        )
+    return path
+
+
 @app.command(epilog='Example: clarion send alice --title "Hello" --body "It works."', rich_help_panel=TALK)
 def send(
     to: Annotated[list[str] | None, typer.Argument(help="Ids of users.", show_default=False)] = None,
@@ -27,9 +35,7 @@ def send(
     event: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
+            callback=_check_file,
             help="A file with the whole event as JSON ('-': standard input), instead of the above.",
         ),
     ] = None,
