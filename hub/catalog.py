@@ -15,11 +15,11 @@ import structlog
 from hub.batches import Catalog as CatalogView
 from hub.decoding import decode_json
 from hub.definitions import Definitions
-from hub.errors import BusUnavailable, FieldError, Refused
+from hub.errors import FieldError, Refused
 from hub.model.checks import category_errors, type_errors
 from hub.model.types import MESSAGE, CategoryDefinition, TypeDefinition, TypeVersion
 from hub.model.vocabulary import is_id
-from hub.ports import Clock, DefinitionStore, LiveBus
+from hub.ports import Clock, DefinitionStore
 from hub.versions import IfMatch, expected_version
 
 BOUND_SECONDS: Final = 1
@@ -41,9 +41,8 @@ class Applied:
 class Catalog:
     """Reads and changes types and categories."""
 
-    def __init__(self, store: DefinitionStore, bus: LiveBus, clock: Clock) -> None:
+    def __init__(self, store: DefinitionStore, clock: Clock) -> None:
         self._store = store
-        self._bus = bus
         self._clock = clock
         self._lock = asyncio.Lock()
         self._catalog = CatalogView({}, {})
@@ -134,7 +133,7 @@ class Catalog:
         if dry_run:
             return TypeVersion(name, number, definition)
         saved = await self._store.save_type(name, definition, expected)
-        await self._changed()
+        self.forget()
         return saved
 
     async def delete_type(self, name: str, if_match: IfMatch = None) -> None:
@@ -144,7 +143,7 @@ class Catalog:
             raise Refused(409, "conflict", f"The type {name!r} is built in and cannot be deleted.")
         expected_version(if_match, found.version)
         await self._store.delete_type(name)
-        await self._changed()
+        self.forget()
 
     async def put_category(
         self, name: str, definition: CategoryDefinition, if_match: IfMatch = None, *, dry_run: bool = False
@@ -157,7 +156,7 @@ class Catalog:
         if dry_run:
             return number
         version = await self._store.save_category(name, definition, expected)
-        await self._changed()
+        self.forget()
         return version
 
     async def delete_category(self, name: str, if_match: IfMatch = None) -> None:
@@ -167,7 +166,7 @@ class Catalog:
             raise Refused(409, "conflict", f"The category {name!r} is built in and cannot be deleted.")
         expected_version(if_match, number)
         await self._store.delete_category(name)
-        await self._changed()
+        self.forget()
 
     # ------------------------------------------------------------ folders
 
@@ -196,7 +195,7 @@ class Catalog:
             for name in (name for name, changed in changed_types.items() if changed):
                 await self._store.save_type(name, types[name], None)
             if any([*changed_categories.values(), *changed_types.values()]):
-                await self._changed()
+                self.forget()
         return Applied(changed_types, changed_categories)
 
     async def export(self) -> Definitions:
@@ -210,13 +209,6 @@ class Catalog:
                 if self.category_version(name)
             },
         )
-
-    async def _changed(self) -> None:
-        self.forget()
-        try:
-            await self._bus.send_control(b'{"kind":"catalog"}')
-        except BusUnavailable as error:  # others see it within the bound
-            _log.warning("control_message_lost", kind="catalog", error=str(error))
 
 
 def check_type(definition: TypeDefinition, pointer: str = "") -> None:

@@ -159,12 +159,16 @@ async def core_of(
 ) -> Core:
     """The shared parts on given adapters."""
     key = await store.setting("event_id_key", secrets.token_hex(16))
-    definitions = Catalog(store, bus, clock)
+    definitions = Catalog(store, clock)
     return Core(settings, clock, store, queue, bus, EventIds(key.encode()), definitions, Metrics(role))
 
 
 async def _look_at_redis(settings: Settings) -> Sight:
-    health = await redis_health(settings)
+    return sight_of(await redis_health(settings))
+
+
+def sight_of(health: RedisHealth) -> Sight:
+    """What the generation needs to know about the Redis that answers."""
     found = health.replication
     return Sight(found.run_id, found.replid, found.previous_replid != "", health.durability == "weak")
 

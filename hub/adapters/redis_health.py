@@ -24,10 +24,6 @@ class Replication:
     previous_replid: str  # "" unless it was promoted from a replica
     role: str
 
-    def was_promoted_since(self, earlier: "Replication") -> bool:
-        """Whether another Redis stands here now that was a replica: it may lack the last writes of the one before."""
-        return self.replid != earlier.replid and self.previous_replid != ""
-
 
 @dataclass(frozen=True, slots=True)
 class RedisHealth:
@@ -37,12 +33,6 @@ class RedisHealth:
     durability: Durability
     weakness: str
     replication: Replication
-
-    def may_have_lost_writes(self, earlier: "RedisHealth") -> bool:
-        """Whether acknowledged writes may be missing since the earlier look: the generation must be raised."""
-        restarted = self.replication.run_id != earlier.replication.run_id
-        weak = "weak" in (self.durability, earlier.durability)
-        return self.replication.was_promoted_since(earlier.replication) or (restarted and weak)
 
 
 async def look_at_redis(url: str, timeout_seconds: float = 5.0) -> RedisHealth:

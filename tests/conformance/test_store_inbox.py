@@ -141,7 +141,7 @@ async def test_marking_all_takes_what_exists_in_a_category_or_everywhere(
     assert await store.ledger() == []
 
 
-@pytest.mark.req("R2")
+@pytest.mark.req("R23")
 async def test_seeing_cancels_what_waits_for_it(store: SqlStore, partition: Partition) -> None:
     unseen = await partition.publish("evt_1", ["alice", "bob"], channels=[Channel.EMAIL], condition="unseen")
     always = await partition.publish("evt_2", ["alice"], channels=[Channel.EMAIL], condition="always")
@@ -161,7 +161,7 @@ async def test_seeing_cancels_what_waits_for_it(store: SqlStore, partition: Part
     assert await store.ledger() == []
 
 
-@pytest.mark.req("R2")
+@pytest.mark.req("R23")
 async def test_being_reached_cancels_what_is_for_the_absent_once(
     store: SqlStore, partition: Partition
 ) -> None:

@@ -259,7 +259,7 @@ async def test_a_bus_that_is_away_after_the_commit_gets_everything_once(
     assert len(shop.commits) == 1
 
 
-@pytest.mark.req("R27", "I4", "I7")
+@pytest.mark.req("R27", "I4")
 @pytest.mark.parametrize("published", [False, True], ids=["before publishing", "before trimming"])
 async def test_a_crash_after_the_commit_announces_again_at_the_old_place(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch, published: bool

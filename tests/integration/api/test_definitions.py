@@ -192,7 +192,7 @@ async def test_a_change_by_another_process_is_seen_within_the_bound(api: Api) ->
     assert other
     from hub.catalog import Catalog
 
-    elsewhere = Catalog(api.hub.store, api.hub.bus, api.clock)
+    elsewhere = Catalog(api.hub.store, api.clock)
     await catalog.recent()
     await elsewhere.apply(Definitions({"order.paid": PAID}, {}))
     found = await catalog.type("order.paid")  # unknown: asked again at once

@@ -110,7 +110,7 @@ async def test_health_says_what_is_wrong(api: Api, monkeypatch: pytest.MonkeyPat
     assert (await api.call("GET", "/metrics")).status_code == 200
 
 
-@pytest.mark.req("R32")
+@pytest.mark.req("R20")
 async def test_metrics_count_every_stage_without_naming_anybody(api: Api) -> None:
     await api.call("POST", "/v1/events", key="first", json={"to": "alice-the-user", "title": "x"})
     await api.call("POST", "/v1/events", key="first", json={"to": "alice", "type": "unknown"})

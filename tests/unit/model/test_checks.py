@@ -1,13 +1,10 @@
-"""Definitions, deliveries and the ledger: what can be stored, how a delivery moves, what must add up."""
+"""Definitions and deliveries: what can be stored, how a delivery moves."""
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hub.model.checks import category_errors, type_errors
 from hub.model.deliveries import CANCEL_REASONS, MOVES, may_move
-from hub.model.ledger import SliceSums, check_event, check_expansion, check_slice
 from hub.model.rules import RULES
 from hub.model.types import MESSAGE, CategoryDefinition, TypeDefinition
 
@@ -132,53 +129,3 @@ def test_a_state_that_does_not_exist_is_told_loudly():
         may_move("lost", "queued")
     assert not CANCEL_REASONS & MOVES.keys()
     assert "erased" in RULES
-
-
-# ---------------------------------------------------------------- the ledger
-
-COUNTS = st.integers(0, 5)
-
-
-@given(
-    COUNTS,
-    COUNTS,
-    COUNTS,
-    st.dictionaries(st.sampled_from(sorted(MOVES)), COUNTS),
-    st.integers(-2, 2),
-    st.integers(-2, 2),
-)
-def test_a_slice_balances_exactly_when_its_sums_do(in_app, suppressed, rejected, states, lost, missing):
-    recipients = in_app + suppressed + rejected + lost
-    deliveries = sum(states.values()) + missing
-    faults = check_slice(
-        SliceSums("evt_x", "3", recipients, in_app, suppressed, rejected, deliveries), states
-    )
-    assert bool(faults) == bool(lost or missing)
-    assert all(fault.endswith(".") and "evt_x" in fault for fault in faults)
-
-
-def test_a_ledger_knows_only_states_that_exist():
-    assert check_slice(SliceSums("evt_x", "3", 1, 1, 0, 0, 1), {"lost": 1}) != []
-    assert check_slice(SliceSums("evt_x", "3", 0, 1, -1), {}) != []
-
-
-@pytest.mark.parametrize(
-    ("state", "expected", "planned", "waiting", "balances"),
-    [
-        ("generated", 3, 3, 0, True),
-        ("accepted", 3, 2, 0, True),
-        ("generated", 3, 2, 0, False),
-        ("generated", 3, 3, 1, False),
-        ("scheduled", 3, 1, 1, True),
-        ("accepted", 3, 4, 0, False),
-    ],
-)
-def test_an_event_has_all_its_slices_before_it_counts_as_generated(
-    state, expected, planned, waiting, balances
-):
-    assert (check_event("evt_x", state, expected, planned, waiting) == []) is balances
-
-
-def test_an_expansion_accounts_for_its_whole_audience():
-    assert check_expansion("ntf_x", 10, 7, {"no_address": 2, "channel": 1}) == []
-    assert check_expansion("ntf_x", 10, 7, {"no_address": 2}) != []

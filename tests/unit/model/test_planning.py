@@ -295,7 +295,7 @@ def test_a_throttle_drops_or_digests_what_is_too_much():
     assert verdicts(planned(of=critical, who=person(), recent=recent))[EMAIL] == ("use", "always")
 
 
-@pytest.mark.req("R8")
+@pytest.mark.req("R17")
 def test_fallbacks_are_those_that_the_user_allows():
     rule = ChannelRule("always", fallback=[SMS, PUSH, IN_APP, EMAIL])
     [delivery] = planned(of=kind({"email": rule}), who=person({"channels": {"sms": False}})).deliveries
