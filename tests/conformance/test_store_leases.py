@@ -1,7 +1,6 @@
 """Leases: one owner at a time, and a fence that stops a late one."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -88,18 +87,6 @@ async def test_a_fenced_owner_writes_nothing(store: SqlStore) -> None:
     assert await store.counters(0) == before
     assert set(await store.load_users(["alice", "bob"])) == {"alice"}
     assert await store.ledger() == []
-
-
-async def test_a_position_is_saved_for_its_owner_alone(store: SqlStore) -> None:
-    lease = await store.take_lease("ingest", "one", 60)
-    assert lease is not None
-    await store.save_lease_position(replace(lease, position="7-0"))
-    await store.release_lease(lease)
-    taken = await store.take_lease("ingest", "two", 60)
-    assert taken is not None
-    assert taken.position == "7-0"
-    with pytest.raises(LeaseLost):
-        await store.save_lease_position(replace(lease, position="8-0"))
 
 
 async def test_heartbeats_count_the_living_of_a_role(store: SqlStore) -> None:

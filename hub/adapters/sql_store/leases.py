@@ -120,10 +120,6 @@ class Leases(Part):
             taken = set((await connection.scalars(held)).all())
         return [name for name in names if name not in taken]
 
-    async def save_lease_position(self, lease: Lease) -> None:
-        """Store a lease's position outside a batch (ingest). Raises `LeaseLost`."""
-        await self._db.write(advance, lease)
-
 
 async def advance(connection: AsyncConnection, lease: Lease) -> None:
     """Move a lease's high-water marks; the first statement of every batch. Raises `LeaseLost` when fenced off."""

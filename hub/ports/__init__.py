@@ -1,0 +1,84 @@
+"""The ports: what the use cases need of the outside, as contracts in prose.
+
+Each says what may be lost, repeated or reordered. Every adapter of a port runs the same suite in tests/conformance.
+Only `hub.wiring` chooses adapters.
+"""
+
+from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
+from hub.ports.clock import Clock
+from hub.ports.queue import (
+    Append,
+    Appended,
+    EventQueue,
+    Idempotency,
+    IngestEntry,
+    KeyReused,
+    Position,
+    QueuedSlice,
+)
+from hub.ports.rows import (
+    ApiKey,
+    Batch,
+    BroadcastRow,
+    Committed,
+    EventRecord,
+    InboxQuery,
+    Lease,
+    LogEntry,
+    LogQuery,
+    PlannedSlice,
+    ScheduledPart,
+    StoredSlice,
+    UserMerge,
+)
+from hub.ports.store import (
+    DefinitionStore,
+    EventStore,
+    InboxStore,
+    KeyStore,
+    LeaseStore,
+    OperationStore,
+    PlanStore,
+    Store,
+    UserStore,
+)
+
+__all__ = [
+    "ApiKey",
+    "Append",
+    "Appended",
+    "Batch",
+    "BroadcastRow",
+    "BusReceiver",
+    "Clock",
+    "Committed",
+    "DefinitionStore",
+    "EventQueue",
+    "EventRecord",
+    "EventStore",
+    "History",
+    "Idempotency",
+    "InboxQuery",
+    "InboxStore",
+    "IngestEntry",
+    "KeyReused",
+    "KeyStore",
+    "Lease",
+    "LeaseStore",
+    "LiveBus",
+    "LogEntry",
+    "LogQuery",
+    "Message",
+    "OperationStore",
+    "PlanStore",
+    "PlannedSlice",
+    "Position",
+    "Publication",
+    "Published",
+    "QueuedSlice",
+    "ScheduledPart",
+    "Store",
+    "StoredSlice",
+    "UserMerge",
+    "UserStore",
+]
