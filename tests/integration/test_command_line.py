@@ -1,10 +1,10 @@
 """The command line: real processes beside one running deployment. What they print, what they refuse, how they end."""
 
-import asyncio
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from hub.doctor import Finding, examine
 from hub.ports import Append
 from hub.wiring import migrate_database
 from tests.support.cluster import API_KEY, Cluster, take_port
-from tests.support.command import ROOT, Ended, Running, Shell, closed_pipe
+from tests.support.command import ROOT, Ended, Running, Shell, closed_pipe, cluster_of_module
 
 COMMANDS = [
     ("up",), ("node",), ("generate",), ("migrate",), ("apply",), ("export",), ("send",), ("tail",),
@@ -35,20 +35,8 @@ HEAVY = ("sqlalchemy", "uvicorn", "alembic", "jsonschema_rs", "starlette", "asyn
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    with asyncio.Runner() as runner:
-
-        async def start() -> Cluster:
-            made = Cluster(folder, f"sqlite:///{folder / 'clarion.db'}")
-            await made.start()
-            return made
-
-        started = runner.run(start())
-        try:
-            yield started
-        finally:
-            print(started.logs())
-            runner.run(started.stop())
+    with cluster_of_module(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +59,7 @@ def inbox(ask: httpx2.Client, cluster: Cluster, user: str, until: str) -> list[s
         titles = [row["title"] for row in page["notifications"]]
         if until in titles:
             return titles
+        time.sleep(0.05)
 
 
 # ---------------------------------------------------------------- help, and what it costs

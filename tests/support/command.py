@@ -1,17 +1,21 @@
 """The command line as its users run it: real processes, what they print, and how they end."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
+
+from tests.support.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 60
@@ -128,6 +132,19 @@ class Running:
     def _rest(self) -> str:
         assert self.process.stderr
         return self.process.stderr.read()
+
+
+@contextmanager
+def cluster_of_module(folder: Path) -> Iterator[Cluster]:
+    """A deployment for tests that have no event loop. It is gone at the end."""
+    with asyncio.Runner() as runner:
+        cluster = Cluster(folder, f"sqlite:///{folder / 'clarion.db'}")
+        try:
+            runner.run(cluster.start())
+            yield cluster
+        finally:
+            print(cluster.logs())
+            runner.run(cluster.stop())
 
 
 def closed_pipe() -> int:
