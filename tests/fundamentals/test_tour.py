@@ -79,7 +79,7 @@ async def test_a_user_switches_a_category_off_and_the_next_event_obeys(house: Ho
 
     assert await house.inbox("alice") == []
     explained = await house.hub.explain.explain("alice", "message", event_id)
-    assert [(r.channel, r.verdict) for r in explained["event"]["reasons"]][0] == (Channel.IN_APP, "refuse")
+    assert next((r.channel, r.verdict) for r in explained["event"]["reasons"]) == (Channel.IN_APP, "refuse")
 
 
 @pytest.mark.req("R12")
