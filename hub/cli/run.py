@@ -161,12 +161,17 @@ def generate() -> None:
 
 
 async def _generate(config: "Settings") -> None:
+    from hub.errors import QueueUnavailable
     from hub.leases import LeaseKeeper
     from hub.logs import get_logger
-    from hub.wiring import generator_of, ingest_of, open_core, owner_name
+    from hub.wiring import generator_of, ingest_of, open_core, owner_name, redis_health
     from workers.scheduler import Scheduler
 
     log = get_logger(__name__)
+    try:
+        await redis_health(config)  # refuses one that may throw waiting events away
+    except QueueUnavailable as away:
+        log.warning("Redis is away; the generator waits for it", reason=str(away))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
