@@ -6,7 +6,7 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format bench requirements lock clean env env-tests
+.PHONY: help up test faults check format bench requirements lock clean env env-tests
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ up: env  ## start everything on embedded parts: Valkey, SQLite, hub node, genera
 
 test: env-tests  ## the whole test suite (ARGS="tests/unit -k wheel" for a part)
 	$(RUN) -m pytest $(ARGS)
+
+faults: env-tests  ## many rounds of killing everything, and the inbox against its model, for long (KILL_ROUNDS=20)
+	KILL_ROUNDS=$${KILL_ROUNDS:-20} KILL_COUNT=$${KILL_COUNT:-10} INBOX_EXAMPLES=$${INBOX_EXAMPLES:-200} \
+		$(RUN) -m pytest tests/faults tests/unit/test_inbox_properties.py $(ARGS)
 
 check: env-tests  ## lint, format, types, arrows between packages, no host or machine names
 	$(RUN) -m ruff check .
