@@ -79,7 +79,11 @@ def _tell(kind: str, states: Mapping[str, str], dry_run: bool) -> None:
         if (count := [*states.values()].count(state))
     ]
     said = "would be applied" if dry_run else "applied"
-    stdout.print(f"[bold]{len(states)}[/bold] {kind} {said}{': ' if counts else ''}{', '.join(counts)}.")
+    stdout.print(f"{_counted(len(states), kind)} {said}{': ' if counts else ''}{', '.join(counts)}.")
+
+
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind if count != 1 else {'types': 'type', 'categories': 'category'}[kind]}"
 
 
 @app.command(epilog="Example: clarion export ./notifications", rich_help_panel=DEFINE)
@@ -107,5 +111,5 @@ def export(
             }
         )
     else:
-        sums = f"{len(found['types'])} types and {len(found['categories'])} categories"
+        sums = " and ".join(_counted(len(found[kind]), kind) for kind in reversed(KINDS))
         stdout.print(f"{sums} written to {folder}.", markup=False)

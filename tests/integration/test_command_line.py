@@ -227,7 +227,7 @@ def test_definitions_go_in_and_out_as_a_folder(clarion: Shell, ask: httpx2.Clien
     assert ask.get("/v1/types/order.paid").status_code == 404
 
     done = clarion("apply", str(folder))
-    assert done.stdout.splitlines() == ["2 types applied: 2 new.", "1 categories applied: 1 new."]
+    assert done.stdout.splitlines() == ["2 types applied: 2 new.", "1 category applied: 1 new."]
     assert ask.get("/v1/types/order.paid").json()["version"] == 1
 
     assert clarion("export", str(exported), "--json").json["types"] == ["order.paid", "order.sent"]
