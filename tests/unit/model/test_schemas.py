@@ -97,3 +97,60 @@ def test_a_version_is_compiled_once_but_never_mistaken_for_another(monkeypatch):
 def test_a_stored_schema_that_stopped_compiling_is_told():
     with pytest.raises(DefinitionError):
         data_errors(version({"type": "objekt"}, name="broken"), {})
+
+
+def multiplying(levels, word="allOf"):
+    steps = {f"d{i}": {word: [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(levels)}
+    return {"$defs": {**steps, f"d{levels}": {}}, "$ref": "#/$defs/d0"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        multiplying(40),
+        multiplying(40, "oneOf"),
+        {"$id": "http://a.example/", **multiplying(40)},
+        {"properties": {"a": {"properties": {"b": multiplying(40)["$defs"]}}}, **multiplying(40)},
+        {
+            "allOf": [{"$ref": f"#/$defs/{i}"} for i in "ab"] * 100,
+            "$defs": {"a": {}, "b": multiplying(40)["$defs"]["d0"]},
+        }
+        | {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}] * 50}, "b": {"anyOf": [{"not": {}}] * 50}}},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+    ],
+)
+def test_references_that_multiply_are_refused_with_the_schema(schema):
+    """The validator would be busy for years, and cannot be interrupted."""
+    began = time.perf_counter()
+    assert [error.code for error in schema_errors(schema)] == ["invalid_schema"]
+    assert time.perf_counter() - began < 1
+
+
+def test_data_that_is_too_deep_for_a_schema_that_branches_into_itself():
+    both = version({"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}}, name="branching")
+    assert schema_errors(both.definition.schema) == []
+    data = {}
+    for _ in range(31):
+        data = {"a": data}
+    began = time.perf_counter()
+    assert [(error.pointer, error.code) for error in data_errors(both, data)] == [("/data", "too_deep")]
+    assert data_errors(both, {"a": {"a": {"a": {}}}}) == []
+    assert time.perf_counter() - began < 1
+
+
+def test_trees_and_shared_parts_are_what_references_are_for():
+    tree = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "name": {"$ref": "#/$defs/name"}}}
+    tree |= {"$defs": {"name": {"$anchor": "name", "type": "string"}}, "required": ["name"]}
+    known = version(tree, name="tree")
+    assert schema_errors(tree) == []
+    data = {"name": "leaf"}
+    for _ in range(30):
+        data = {"name": "n", "left": data, "right": {"name": "r"}}
+    assert data_errors(known, data) == []
+    assert [error.code for error in data_errors(known, {"left": data})] == ["schema_required"]
+
+
+def test_a_chain_of_references_as_long_as_a_request_allows():
+    chain = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(6000)}
+    schema = {"$defs": {**chain, "d6000": {}}, "$ref": "#/$defs/d0"}
+    assert all(error.code == "invalid_schema" for error in schema_errors(schema))
