@@ -60,7 +60,7 @@ class Ingest:
                 event = decode_json(_decoder, check_size(body))
                 await self._intake.submit(Submission(event, "redis:publish", self._intake.new_id(), None))
             except (Refused, QueueUnavailable) as error:
-                await self._report(error)
+                await self._report([self._line(error, str(error))])
         except StoreUnavailable as error:
             _log.warning("a published message was lost: %s", error)
 
@@ -90,10 +90,12 @@ class Ingest:
                 read.append(refused)
         outcomes = iter(await self._intake.submit_many([one for one in read if isinstance(one, Submission)]))
         # Refusals are told last: whatever is raised above makes all of it be read again.
-        for entry, one in zip(entries, read, strict=True):
-            outcome = one if isinstance(one, Refused) else next(outcomes)
-            if isinstance(outcome, Refused):
-                await self._reject(entry, outcome)
+        results = [one if isinstance(one, Refused) else next(outcomes) for one in read]
+        refusals = [
+            (entry, one) for entry, one in zip(entries, results, strict=True) if isinstance(one, Refused)
+        ]
+        if refusals:
+            await self._reject(refusals)
 
     def _submission(self, entry: IngestEntry) -> Submission:
         raw = entry.fields.get(b"event")
@@ -113,17 +115,31 @@ class Ingest:
         own = idempotency_of(KEY_ID, f"entry:{entry.entry_id}", event)
         return Submission(event, f"redis:{source}", event_id, idempotency_of(KEY_ID, key, event) or own)
 
-    async def _reject(self, entry: IngestEntry, refused: Refused) -> None:
-        places = "; ".join(f"{error.pointer}: {error.detail}" for error in refused.errors)
-        detail = f"{refused.detail} {places}".strip()
-        await self._queue.reject_ingest(entry.entry_id, entry.fields.get(b"event", b""), refused.code, detail)
-        await self._report(refused, detail)
+    async def _reject(self, refusals: Sequence[tuple[IngestEntry, Refused]]) -> None:
+        """Together: who sends garbage shall not hold up who sends events, and each alone waits for two disks."""
+        told = [(entry, refused, _detail(refused)) for entry, refused in refusals]
+        await asyncio.gather(
+            *(
+                self._queue.reject_ingest(
+                    entry.entry_id, entry.fields.get(b"event", b""), refused.code, detail
+                )
+                for entry, refused, detail in told
+            )
+        )
+        await self._report([self._line(refused, detail) for _, refused, detail in told])
 
-    async def _report(self, error: Refused | QueueUnavailable, detail: str | None = None) -> None:
+    def _line(self, error: Refused | QueueUnavailable, detail: str) -> LogEntry:
         code = error.code if isinstance(error, Refused) else "queue_unavailable"
-        line = LogEntry(self._clock.now_us(), "rejected", reason=code, detail=detail or str(error))
-        await self._store.write_log([line])
-        await self._livelog.tell([line])
+        return LogEntry(self._clock.now_us(), "rejected", reason=code, detail=detail)
+
+    async def _report(self, lines: Sequence[LogEntry]) -> None:
+        await self._store.write_log(lines)
+        await self._livelog.tell(lines)
+
+
+def _detail(refused: Refused) -> str:
+    places = "; ".join(f"{error.pointer}: {error.detail}" for error in refused.errors)
+    return f"{refused.detail} {places}".strip()
 
 
 def _text(entry: IngestEntry, name: bytes) -> str | None:

@@ -201,6 +201,11 @@ def check_media_type(kind: BodyKind, headers: Mapping[bytes, bytes]) -> None:
 
     A cookie needs the true type: a form of a foreign page cannot send it without a preflight.
     """
+    coding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+    if coding not in ("", "identity"):
+        raise Refused(
+            400, "malformed_request", "The body must not be compressed; leave Content-Encoding out."
+        )
     media_type = media_type_of(headers.get(b"content-type"))
     if media_type in _MEDIA[kind] or media_type.endswith("+json"):
         return

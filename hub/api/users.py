@@ -14,6 +14,7 @@ from hub.api.routing import Call, Reply, Route, refuse_faults
 from hub.decoding import decode_json
 from hub.errors import FieldError, Refused
 from hub.inbox import InboxParameters
+from hub.intake import first_lines
 from hub.model.users import Profile
 from hub.people import MergeItem, ProfileInput, check_merge
 
@@ -65,7 +66,7 @@ async def batch(call: Call) -> Reply:
     if not lines:
         raise Refused(422, "empty_batch", "The batch has no users.", [FieldError("", "empty", "No users.")])
     if len(lines) > BATCH_LIMIT:
-        raise Refused(413, "batch_too_large", f"The batch has {len(lines)} users; at most {BATCH_LIMIT}.")
+        raise Refused(413, "batch_too_large", f"The batch has more than {BATCH_LIMIT} users.")
     results: list[dict[str, Any]] = []
     good: list[MergeItem] = []
     for line in lines:
@@ -88,7 +89,7 @@ def _lines(raw: bytes) -> Sequence[bytes | msgspec.Raw]:
     """One item a line; an array is understood too."""
     if raw.lstrip()[:1] == b"[":
         return decode_json(_array, raw)
-    return [line for line in raw.split(b"\n") if line.strip()]
+    return first_lines(raw, BATCH_LIMIT + 1)
 
 
 async def _merge(call: Call, items: list[MergeItem], results: list[dict[str, Any]]) -> None:

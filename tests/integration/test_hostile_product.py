@@ -1,0 +1,90 @@
+"""Careless backends: what one of them sends takes neither the others' time nor the node's memory."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from hub.adapters.memory_queue import MemoryQueue
+from hub.api.routing import check_media_type
+from hub.config import load_settings
+from hub.errors import Refused
+from hub.intake import BATCH_LIMIT, first_lines, split_batch
+from hub.ports import IngestEntry
+from hub.wiring import ingest_of, memory_core
+from tests.support.clock import FakeClock
+
+pytestmark = pytest.mark.req("R35")
+
+MEBI = 1024 * 1024
+
+
+@pytest.mark.req("I14")
+@pytest.mark.parametrize("body", [b"1\n" * 4 * MEBI, b"{}\r\n" * 2 * MEBI], ids=["numbers", "objects"])
+def test_a_batch_of_millions_of_lines_is_not_cut_into_millions(body: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(Refused) as refused:
+        split_batch(body, True)
+    assert refused.value.code == "batch_too_large"
+    assert time.perf_counter() - began < 0.2  # cutting all of them takes seconds and hundreds of megabytes
+
+
+@pytest.mark.req("I14")
+@pytest.mark.parametrize("body", [b"\n" * 8 * MEBI, b" " * 8 * MEBI, b" \r\n" * 2 * MEBI])
+def test_a_batch_of_nothing_is_empty(body: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        split_batch(body, True)
+    assert refused.value.code == "empty_batch"
+
+
+def test_lines_are_those_that_are_not_blank() -> None:
+    lines = [bytes(line) for line in first_lines(b'\n  {"a": 1} \r\n\r\n\t\n{"b":\t2}', BATCH_LIMIT)]
+    assert [json.loads(line) for line in lines] == [{"a": 1}, {"b": 2}]
+    assert len(split_batch(b"{}\n" * BATCH_LIMIT, True)) == BATCH_LIMIT
+
+
+class SlowQueue(MemoryQueue):
+    """A queue that takes its time to write a rejected entry, as one does that waits for a disk."""
+
+    async def reject_ingest(self, entry_id: str, event: bytes, code: str, detail: str) -> None:
+        await asyncio.sleep(0.02)
+        await super().reject_ingest(entry_id, event, code, detail)
+
+
+@pytest.mark.req("I14")
+async def test_garbage_in_the_stream_does_not_hold_up_the_events_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hub.wiring.MemoryQueue", SlowQueue)
+    settings = load_settings(
+        api_key="test-key-0123456789abcdef", token_secret="0123456789abcdef0123456789abcdef"
+    )
+    core = await memory_core(settings, FakeClock())
+    try:
+        written: list[int] = []
+        write_log = core.store.write_log
+
+        async def counting(entries: Any) -> None:
+            written.append(len(entries))
+            await write_log(entries)
+
+        monkeypatch.setattr(core.store, "write_log", counting)
+        entries = [IngestEntry(f"1-{n}", {b"event": b"garbage %d" % n}) for n in range(200)]
+        began = time.perf_counter()
+        await ingest_of(core).take(entries)
+        assert time.perf_counter() - began < 2  # one after the other: 4 s and 200 transactions
+        queue = core.queue
+        assert isinstance(queue, MemoryQueue)
+        assert [entry[0] for entry in queue.rejected] == [entry.entry_id for entry in entries]
+        assert written == [200]
+    finally:
+        await core.store.close()
+
+
+def test_a_compressed_body_is_named_as_such() -> None:
+    for coding in (b"gzip", b"br", b"GZIP, identity"):
+        with pytest.raises(Refused, match="compressed"):
+            check_media_type("event", {b"content-encoding": coding, b"content-type": b"application/json"})
+    check_media_type("event", {b"content-encoding": b"identity", b"content-type": b"application/json"})
