@@ -5,6 +5,7 @@ in the queue, so the bus refuses a repeat. Messages that take older notification
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Final, NamedTuple
 
 from hub.errors import StoreUnavailable
@@ -22,7 +23,9 @@ from hub.model.notifications import (
 from hub.model.vocabulary import BROADCASTS, personal_channel
 from hub.ports import BroadcastRow, Committed, Position, Publication, Store, StoredSlice
 
-COUNTED_USERS: Final = 50  # for each batch: counting is a few queries for each user
+COUNTING_SECONDS: Final = (
+    0.02  # for each batch: counting is a few queries for each user, and others wait meanwhile
+)
 
 
 class Announcement(NamedTuple):
@@ -86,8 +89,9 @@ class Retractions:
             Publication(BROADCASTS, encode_broadcast_retracted(row.broadcast))
             for row in await self._broadcasts(replaced.pop("", []))
         ]
+        until = perf_counter() + COUNTING_SECONDS
         for number, (user_id, ids) in enumerate(replaced.items()):
-            message = await self._message(user_id, ids, counted=number < COUNTED_USERS)
+            message = await self._message(user_id, ids, counted=not number or perf_counter() < until)
             result.append(
                 Publication(personal_channel(user_id), encode_live(message), header="kind=retracted")
             )

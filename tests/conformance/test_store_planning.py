@@ -207,6 +207,18 @@ async def test_a_collapse_key_takes_the_older_ones_place(store: SqlStore, partit
     assert await store.ledger() == []
 
 
+async def test_a_collapse_key_takes_the_places_of_many(store: SqlStore, partition: Partition) -> None:
+    users = [f"user-{n:03d}" for n in range(130)]
+    older = await partition.publish("evt_1", users, collapse_key="k", channels=[Channel.EMAIL])
+    batch = partition.batch()
+    partition.add(batch, "evt_2", users, collapse_key="k")
+    committed = await partition.commit(batch)
+    assert committed.collapsed == {row.user_id: [row.id] for row in older}
+    assert {d.state for d in await store.event_deliveries("evt_1", None, None, 200)} == {"cancelled"}
+    assert {tuple(await shown(store, user)) for user in users} == {("evt_2",)}
+    assert await store.ledger() == []
+
+
 async def test_within_a_batch_the_last_of_a_collapse_key_stands(
     store: SqlStore, partition: Partition
 ) -> None:

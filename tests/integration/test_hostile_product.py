@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from hub.adapters.memory_queue import MemoryQueue
+from hub.adapters.sql_store import memory_store
+from hub.announcements import Retractions
 from hub.api.routing import check_media_type
 from hub.config import load_settings
 from hub.errors import Refused
+from hub.inbox import Counts
 from hub.intake import BATCH_LIMIT, first_lines, split_batch
-from hub.ports import IngestEntry
+from hub.ports import Committed, IngestEntry
 from hub.wiring import ingest_of, memory_core
 from tests.support.clock import FakeClock
 
@@ -81,6 +84,30 @@ async def test_garbage_in_the_stream_does_not_hold_up_the_events_behind_it(
         assert written == [200]
     finally:
         await core.store.close()
+
+
+@pytest.mark.req("I14")
+async def test_replacing_the_notifications_of_many_does_not_hold_up_a_partition() -> None:
+    counted: list[str] = []
+
+    async def slowly(user_id: str) -> Counts:
+        counted.append(user_id)
+        await asyncio.sleep(0.02)
+        return Counts(1, 1)
+
+    store = await memory_store()
+    try:
+        committed = Committed({f"user-{n}": [f"ntf_{n}"] for n in range(500)}, frozenset())
+        began = time.perf_counter()
+        told = await Retractions(store, slowly).publications(committed)
+        assert time.perf_counter() - began < 0.5  # counting for all of them takes 10 s
+    finally:
+        await store.close()
+    assert [one.channel for one in told] == [f"#user-{n}" for n in range(500)]
+    messages = [json.loads(one.payload) for one in told]
+    assert [message["ids"] for message in messages] == [[f"ntf_{n}"] for n in range(500)]
+    assert counted[0] == "user-0"
+    assert (messages[0]["unread"], messages[-1]["unread"]) == (1, None)
 
 
 def test_a_compressed_body_is_named_as_such() -> None:

@@ -4,7 +4,9 @@ Older rows leave the inbox, their waiting deliveries are cancelled. Within one b
 planned for nothing at all (every channel refused) replaces nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +19,9 @@ from hub.model.notifications import Broadcast, Notification
 from hub.ports import Batch, LogEntry
 
 BROADCASTS = ""  # the key of `Committed.collapsed` for broadcasts
+_TOGETHER: Final = (
+    50  # SQLite looks every id up for every user: the work grows with the square of a statement's
+)
 _Key = tuple[str, str]
 
 
@@ -86,18 +91,30 @@ async def _collapse_stored(
     older = [row for row in found if (row.user_id, row.collapse_key) in keys and row.id not in own]
     if not older:
         return
-    users = {row.user_id for row in older}
     hide = {row.id for row in older if row.shown and (row.user_id, row.collapse_key) in showing}
-    if hide:
-        await connection.execute(
-            update(notifications)
-            .where(db.among(notifications.c.user_id, users), db.among(notifications.c.id, hide))
-            .values(shown=False, hidden="collapsed")
-        )
     for row in older:
         if row.id in hide:
             replaced.collapsed.setdefault(row.user_id, []).append(row.id)
             replaced.log.append(_entry(batch, row.event_id, row.user_id, row.id, row.type, row.category))
+    for first in range(0, len(older), _TOGETHER):
+        await _take_back(db, connection, batch, replaced, older[first : first + _TOGETHER], hide)
+
+
+async def _take_back(
+    db: Database,
+    connection: AsyncConnection,
+    batch: Batch,
+    replaced: Replaced,
+    older: Sequence[Any],
+    hide: set[str],
+) -> None:
+    users = {row.user_id for row in older}
+    if hidden := {row.id for row in older} & hide:
+        await connection.execute(
+            update(notifications)
+            .where(db.among(notifications.c.user_id, users), db.among(notifications.c.id, hidden))
+            .values(shown=False, hidden="collapsed")
+        )
     replaced.log += await cancel_deliveries(
         connection,
         "collapsed",
