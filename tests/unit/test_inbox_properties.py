@@ -191,9 +191,23 @@ class InboxMachine(RuleBasedStateMachine):
     @rule(user=user, mark=st.sampled_from(("seen", "read", "unread", "archive", "unarchive")), data=st.data())
     def mark(self, user: str, mark: str, data: st.DataObject) -> None:
         """Also of rows that the user cannot see, and of none at all: those do not change."""
-        picked = data.draw(
-            st.lists(st.sampled_from(range(len(self.rows))), min_size=1, max_size=3, unique=True)
-        )
+        self._mark(user, mark, data.draw(self._places(user)))
+
+    @precondition(lambda self: self.rows)
+    @rule(user=user, data=st.data())
+    def keep_some_for_later(self, user: str, data: st.DataObject) -> None:
+        """All read, but for these."""
+        self._mark_all(user, "read", None)
+        self._mark(user, "unread", data.draw(self._places(user)))
+
+    def _places(self, user: str) -> st.SearchStrategy[list[int]]:
+        """Mostly of rows that the user sees."""
+        every = range(len(self.rows))
+        seen = [place for place in every if self._shows(self.rows[place], user)]
+        place = st.one_of(st.sampled_from(seen or every), st.sampled_from(every))
+        return st.lists(place, min_size=1, max_size=4, unique=True)
+
+    def _mark(self, user: str, mark: Any, picked: list[int]) -> None:
         ids = [self._id(self.rows[index], user) for index in picked]
         self.house.clock.advance(1)
         answer = self.runner.run(self.house.mark(user, mark, *ids, "ntf_unknown"))
