@@ -3,6 +3,7 @@
 An id that we gave is never unknown: until SQL has the event, its keyed checksum proves that it was accepted.
 """
 
+from time import perf_counter
 from typing import Any, Final
 
 from hub.errors import Refused
@@ -26,6 +27,9 @@ from hub.paging import decode_cursor, encode_cursor
 from hub.ports import Clock, EventQueue, EventRecord, LiveBus, LogEntry, Publication, Store
 
 KEY_PREFIX: Final = "key:"
+COUNTING_SECONDS: Final = (
+    0.1  # of a retraction: a few queries for each user, and the others are still to be told
+)
 
 
 class Events:
@@ -78,15 +82,20 @@ class Events:
         event_id = await self._resolve(reference, key_id)
         now_us = self._clock.now_us()
         personal, broadcasts = await self._store.retract(event_id, now_us)
-        publications = [await self._taken_from(user_id, ids) for user_id, ids in personal.items()]
+        until = perf_counter() + COUNTING_SECONDS
+        publications = [
+            await self._taken_from(user_id, ids, counted=not number or perf_counter() < until)
+            for number, (user_id, ids) in enumerate(personal.items())
+        ]
         publications += [Publication(BROADCASTS, encode_broadcast_retracted(row)) for row in broadcasts]
         publications.append(log_publication([LogEntry(now_us, "retracted", event_id)]))
         await self._bus.publish(publications)
         return {"id": event_id, "status": "retracted"}
 
-    async def _taken_from(self, user_id: str, ids: list[str]) -> Publication:
-        counts = await self._inbox.counts(user_id)
-        message = LiveRetracted(tuple(ids), counts.unread, counts.unseen)
+    async def _taken_from(self, user_id: str, ids: list[str], *, counted: bool) -> Publication:
+        counts = await self._inbox.counts(user_id) if counted else None
+        unread, unseen = (counts.unread, counts.unseen) if counts else (None, None)
+        message = LiveRetracted(tuple(ids), unread, unseen)
         return Publication(personal_channel(user_id), encode_live(message), header="kind=retracted")
 
     async def _resolve(self, reference: str, key_id: str) -> str:

@@ -13,8 +13,11 @@ from hub.announcements import Retractions
 from hub.api.routing import check_media_type
 from hub.config import load_settings
 from hub.errors import Refused
-from hub.inbox import Counts
+from hub.events import Events
+from hub.inbox import Counts, Inbox
 from hub.intake import BATCH_LIMIT, first_lines, split_batch
+from hub.model.ids import EventIds
+from hub.model.notifications import Broadcast
 from hub.ports import Committed, IngestEntry
 from hub.wiring import ingest_of, memory_core
 from tests.support.clock import FakeClock
@@ -108,6 +111,46 @@ async def test_replacing_the_notifications_of_many_does_not_hold_up_a_partition(
     assert [message["ids"] for message in messages] == [[f"ntf_{n}"] for n in range(500)]
     assert counted[0] == "user-0"
     assert (messages[0]["unread"], messages[-1]["unread"]) == (1, None)
+
+
+@pytest.mark.req("I14")
+async def test_retracting_what_many_got_takes_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(
+        api_key="test-key-0123456789abcdef", token_secret="0123456789abcdef0123456789abcdef"
+    )
+    clock = FakeClock()
+    core = await memory_core(settings, clock)
+    inbox = Inbox(core.store, core.bus, clock, "UTC")
+    ids = EventIds(b"x" * 32)
+    try:
+        shown = {f"user-{n}": [f"ntf_{n}"] for n in range(500)}
+
+        async def retract(event_id: str, now_us: int) -> tuple[dict[str, list[str]], list[Broadcast]]:
+            return shown, []
+
+        async def slowly(user_id: str) -> Counts:
+            await asyncio.sleep(0.02)
+            return Counts(1, 1)
+
+        published: list[Any] = []
+
+        async def publish(publications: Any) -> None:
+            published.extend(publications)
+
+        monkeypatch.setattr(core.store, "retract", retract)
+        monkeypatch.setattr(core.bus, "publish", publish)
+        monkeypatch.setattr(inbox, "counts", slowly)
+        events = Events(store=core.store, queue=core.queue, bus=core.bus, ids=ids, clock=clock, inbox=inbox)
+        began = time.perf_counter()
+        answer = await events.retract(ids.new(clock.now_us(), b"y" * 10), "key")
+        assert time.perf_counter() - began < 1  # counting for all of them takes 10 s
+    finally:
+        await core.store.close()
+    assert answer["status"] == "retracted"
+    told = [one for one in published if one.channel.startswith("#")]
+    assert [one.channel for one in told] == [f"#{user_id}" for user_id in shown]
+    assert json.loads(told[0].payload)["unread"] == 1
+    assert json.loads(told[-1].payload)["unread"] is None
 
 
 def test_a_compressed_body_is_named_as_such() -> None:
