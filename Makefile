@@ -11,7 +11,7 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gen
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: env  ## start everything on embedded parts: Valkey, SQLite, hub node, generator, sender
+up: env  ## start everything on embedded parts: Valkey, SQLite, hub node, generator
 	@exec $(RUN) -m hub up $(ARGS)
 
 test: env-tests  ## the whole test suite (ARGS="tests/unit -k wheel" for a part)

@@ -29,8 +29,7 @@ async def play_all(cluster: Cluster, run: str, rate: float | None) -> None:
     console = Console(file=io.StringIO())
     report = await play(cluster.nodes[0].url, API_KEY, rate=rate, run_id=run, console=console)
     assert (report["accepted"], report["rejected"], report["refusals"]) == (len(EVENTS), 0, [])
-    if rate is not None:
-        assert report["per_second"] > 0.5 * rate
+    print(f"{report['per_second']:.0f} events a second")  # said, not asserted: the machine may be busy
 
 
 def expected() -> dict[str, list[int]]:
