@@ -54,6 +54,6 @@ async def test_a_second_signal_or_a_stuck_client_does_not_hold_up_the_end(
         node.signal(signal.SIGTERM)
         await asyncio.sleep(0.05)
         assert await node.terminate() == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30  # it would be held up for ever
         await eventually(lambda: node.process and node.process.returncode == 0)
         writer.transport.abort()

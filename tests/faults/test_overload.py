@@ -14,7 +14,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.processes import eventually
 from tests.support.proxy import Proxy
 
-ALIVE_SECONDS = 3.0
+ALIVE_SECONDS = 30.0
 
 
 async def problem(response: httpx2.Response) -> dict[str, Any]:

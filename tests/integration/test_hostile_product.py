@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -30,11 +30,15 @@ MEBI = 1024 * 1024
 @pytest.mark.req("I14")
 @pytest.mark.parametrize("body", [b"1\n" * 4 * MEBI, b"{}\r\n" * 2 * MEBI], ids=["numbers", "objects"])
 def test_a_batch_of_millions_of_lines_is_not_cut_into_millions(body: bytes) -> None:
-    began = time.perf_counter()
-    with pytest.raises(Refused) as refused:
-        split_batch(body, True)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused) as refused:
+            split_batch(body, True)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert refused.value.code == "batch_too_large"
-    assert time.perf_counter() - began < 0.2  # cutting all of them takes seconds and hundreds of megabytes
+    assert peak_bytes < 4 * MEBI  # cutting all of them takes hundreds of megabytes
 
 
 @pytest.mark.req("I14")
@@ -54,8 +58,13 @@ def test_lines_are_those_that_are_not_blank() -> None:
 class SlowQueue(MemoryQueue):
     """A queue that takes its time to write a rejected entry, as one does that waits for a disk."""
 
+    at_once = most_at_once = 0
+
     async def reject_ingest(self, entry_id: str, event: bytes, code: str, detail: str) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0.02)
+        self.at_once -= 1
         await super().reject_ingest(entry_id, event, code, detail)
 
 
@@ -78,11 +87,10 @@ async def test_garbage_in_the_stream_does_not_hold_up_the_events_behind_it(
 
         monkeypatch.setattr(core.store, "write_log", counting)
         entries = [IngestEntry(f"1-{n}", {b"event": b"garbage %d" % n}) for n in range(200)]
-        began = time.perf_counter()
         await ingest_of(core).take(entries)
-        assert time.perf_counter() - began < 2  # one after the other: 4 s and 200 transactions
         queue = core.queue
-        assert isinstance(queue, MemoryQueue)
+        assert isinstance(queue, SlowQueue)
+        assert queue.most_at_once > 10  # not one after the other
         assert [entry[0] for entry in queue.rejected] == [entry.entry_id for entry in entries]
         assert written == [200]
     finally:
@@ -101,15 +109,14 @@ async def test_replacing_the_notifications_of_many_does_not_hold_up_a_partition(
     store = await memory_store()
     try:
         committed = Committed({f"user-{n}": [f"ntf_{n}"] for n in range(500)}, frozenset())
-        began = time.perf_counter()
         told = await Retractions(store, slowly).publications(committed)
-        assert time.perf_counter() - began < 0.5  # counting for all of them takes 10 s
     finally:
         await store.close()
     assert [one.channel for one in told] == [f"#user-{n}" for n in range(500)]
     messages = [json.loads(one.payload) for one in told]
     assert [message["ids"] for message in messages] == [[f"ntf_{n}"] for n in range(500)]
     assert counted[0] == "user-0"
+    assert len(counted) < 100  # the time for counting was over
     assert (messages[0]["unread"], messages[-1]["unread"]) == (1, None)
 
 
@@ -128,7 +135,10 @@ async def test_retracting_what_many_got_takes_a_moment(monkeypatch: pytest.Monke
         async def retract(event_id: str, now_us: int) -> tuple[dict[str, list[str]], list[Broadcast]]:
             return shown, []
 
+        counted: list[str] = []
+
         async def slowly(user_id: str) -> Counts:
+            counted.append(user_id)
             await asyncio.sleep(0.02)
             return Counts(1, 1)
 
@@ -141,9 +151,8 @@ async def test_retracting_what_many_got_takes_a_moment(monkeypatch: pytest.Monke
         monkeypatch.setattr(core.bus, "publish", publish)
         monkeypatch.setattr(inbox, "counts", slowly)
         events = Events(store=core.store, queue=core.queue, bus=core.bus, ids=ids, clock=clock, inbox=inbox)
-        began = time.perf_counter()
         answer = await events.retract(ids.new(clock.now_us(), b"y" * 10), "key")
-        assert time.perf_counter() - began < 1  # counting for all of them takes 10 s
+        assert len(counted) < 100  # the time for counting was over
     finally:
         await core.store.close()
     assert answer["status"] == "retracted"

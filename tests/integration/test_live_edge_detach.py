@@ -163,7 +163,7 @@ async def test_a_slow_body_is_cut_off(monkeypatch):
         writer.write(b"POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
         started = time.monotonic()
         await read_all(reader)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 30  # it would be 60 otherwise
         writer.close()
 
 
