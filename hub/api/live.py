@@ -191,11 +191,10 @@ class StreamEndpoint:
 
 def _stream_headers(scope: Scope, headers: Headers, chunked: bool) -> list[tuple[bytes, bytes]]:
     """What belongs to this request: framing, CORS (the origin was checked), the request's id."""
-    found = [(b"vary", b"Origin")]
+    # The stream's end is the connection's: a client that is not told would send its next request into it (RFC 9112 §9.6).
+    found = [(b"vary", b"Origin"), (b"connection", b"close")]
     if chunked:
-        found += [(b"transfer-encoding", b"chunked"), (b"connection", b"keep-alive")]
-    else:
-        found.append((b"connection", b"close"))
+        found.append((b"transfer-encoding", b"chunked"))
     if origin := headers.get(b"origin"):
         found.append((b"access-control-allow-origin", origin))
     if request_id := scope["state"].get("request_id"):

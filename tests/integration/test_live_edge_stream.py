@@ -38,7 +38,7 @@ async def test_the_head_fits_browsers_and_proxies():
         assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert stream.headers["cache-control"] == "private, no-cache, no-store, must-revalidate, max-age=0"
         assert stream.headers["x-accel-buffering"] == "no"
-        assert stream.headers["connection"] == "keep-alive"
+        assert stream.headers["connection"] == "close"
         assert stream.headers["transfer-encoding"] == "chunked"
         assert stream.headers["vary"] == "Origin"
         assert "date" in stream.headers

@@ -64,7 +64,11 @@ def test_it_runs_from_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     python = environment / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    install = (
+        [uv, "pip", "install", "--system-certs", "--python", str(python)]
+        if uv
+        else [str(python), "-m", "pip", "install"]
+    )
     subprocess.run([*install, "-q", "--require-hashes", "-r", str(ROOT / "requirements.lock")], check=True)
     subprocess.run([*install, "-q", "--no-deps", str(wheel)], check=True)
 
