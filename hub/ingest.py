@@ -19,7 +19,7 @@ from hub.leases import unless_stopped
 from hub.livelog import LiveLog
 from hub.model.events import EventInput
 from hub.model.ids import EventIds
-from hub.ports import Clock, EventQueue, IngestEntry, Lease, LiveBus, LogEntry, Store
+from hub.ports import Clock, EventQueue, IngestEntry, Lease, LiveBus, LogEntry, RejectedEntry, Store
 
 BATCH_ENTRIES: Final = 200
 WAIT_SECONDS: Final = 1.0
@@ -117,16 +117,12 @@ class Ingest:
 
     async def _reject(self, refusals: Sequence[tuple[IngestEntry, Refused]]) -> None:
         """Together: who sends garbage shall not hold up who sends events, and each alone waits for two disks."""
-        told = [(entry, refused, _detail(refused)) for entry, refused in refusals]
-        await asyncio.gather(
-            *(
-                self._queue.reject_ingest(
-                    entry.entry_id, entry.fields.get(b"event", b""), refused.code, detail
-                )
-                for entry, refused, detail in told
-            )
-        )
-        await self._report([self._line(refused, detail) for _, refused, detail in told])
+        rejected = [
+            RejectedEntry(entry.entry_id, entry.fields.get(b"event", b""), refused.code, _detail(refused))
+            for entry, refused in refusals
+        ]
+        await self._queue.reject_ingest(rejected)
+        await self._report([self._line(refused, _detail(refused)) for _, refused in refusals])
 
     def _line(self, error: Refused | QueueUnavailable, detail: str) -> LogEntry:
         code = error.code if isinstance(error, Refused) else "queue_unavailable"

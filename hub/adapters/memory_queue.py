@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from hub.model.vocabulary import LANE
-from hub.ports import Append, Appended, Clock, IngestEntry, KeyReused, Position, QueuedSlice
+from hub.ports import Append, Appended, Clock, IngestEntry, KeyReused, Position, QueuedSlice, RejectedEntry
 
 T = TypeVar("T")
 _Id = tuple[int, int]
@@ -62,7 +62,7 @@ class MemoryQueue:
         self._keys: dict[str, tuple[str, str, int]] = {}  # event id, digest, until
         self._ingest: _Stream[Mapping[bytes, bytes]] = _Stream(clock)
         self._receivers: list[asyncio.Queue[bytes]] = []
-        self.rejected: deque[tuple[str, bytes, str, str]] = deque(maxlen=10_000)
+        self.rejected: deque[RejectedEntry] = deque(maxlen=10_000)
 
     async def append(self, events: Sequence[Append]) -> list[Appended | KeyReused]:
         """See `EventQueue.append`."""
@@ -120,9 +120,9 @@ class MemoryQueue:
         """See `EventQueue.trim_ingest`."""
         self._ingest.trim(_entry_id(through))
 
-    async def reject_ingest(self, entry_id: str, event: bytes, code: str, detail: str) -> None:
+    async def reject_ingest(self, rejected: Sequence[RejectedEntry]) -> None:
         """See `EventQueue.reject_ingest`."""
-        self.rejected.append((entry_id, event, code, detail))
+        self.rejected += rejected
 
     async def listen_ingest(self, receive: Callable[[bytes], Awaitable[None]]) -> None:
         """See `EventQueue.listen_ingest`."""

@@ -13,7 +13,7 @@ from hub.adapters.redis_connection import RedisCommands, load_script
 from hub.adapters.redis_keys import RedisKeys
 from hub.adapters.redis_link import LinkTiming, RedisLink
 from hub.errors import QueueUnavailable
-from hub.ports import Append, Appended, IngestEntry, KeyReused, Position, QueuedSlice
+from hub.ports import Append, Appended, IngestEntry, KeyReused, Position, QueuedSlice, RejectedEntry
 
 _WAITING = load_script("waiting.lua")
 _REJECTED_KEPT = 10_000
@@ -95,10 +95,15 @@ class RedisQueue:
         """See `EventQueue.trim_ingest`."""
         await self._trim(self._keys.ingest, *_split_id(through.encode()))
 
-    async def reject_ingest(self, entry_id: str, event: bytes, code: str, detail: str) -> None:
+    async def reject_ingest(self, rejected: Sequence[RejectedEntry]) -> None:
         """See `EventQueue.reject_ingest`."""
-        fields = ("event", event, "code", code, "detail", detail, "source_id", entry_id)
-        await self._commands.call("XADD", self._keys.rejected, "MAXLEN", _REJECTED_KEPT, "*", *fields)
+        into = ("XADD", self._keys.rejected, "MAXLEN", _REJECTED_KEPT, "*")
+        await self._commands.call_all(
+            [
+                (*into, "event", one.event, "code", one.code, "detail", one.detail, "source_id", one.entry_id)
+                for one in rejected
+            ]
+        )
 
     async def listen_ingest(self, receive: Callable[[bytes], Awaitable[None]]) -> None:
         """See `EventQueue.listen_ingest`. What comes faster than `receive` takes it is dropped beyond a bound."""

@@ -15,6 +15,7 @@ from hub.ports.queue import (
     KeyReused,
     Position,
     QueuedSlice,
+    RejectedEntry,
 )
 from hub.ports.rows import (
     ApiKey,
@@ -76,6 +77,7 @@ __all__ = [
     "Publication",
     "Published",
     "QueuedSlice",
+    "RejectedEntry",
     "ScheduledPart",
     "Store",
     "StoredSlice",

@@ -72,6 +72,16 @@ class IngestEntry:
     fields: Mapping[bytes, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class RejectedEntry:
+    """An entry of the public stream that cannot be accepted: its id, its event as it came, and why."""
+
+    entry_id: str
+    event: bytes
+    code: str
+    detail: str
+
+
 class EventQueue(Protocol):
     """A durable log per partition. An append that returned is on disk; order within a partition is append order.
 
@@ -113,8 +123,11 @@ class EventQueue(Protocol):
         """Remove entries of the public stream up to and including this id."""
         ...
 
-    async def reject_ingest(self, entry_id: str, event: bytes, code: str, detail: str) -> None:
-        """Append to `<prefix>:ingest:rejected`, which keeps the last 10,000. Repeating the same entry may repeat it."""
+    async def reject_ingest(self, rejected: Sequence[RejectedEntry]) -> None:
+        """Append to `<prefix>:ingest:rejected` in order, in one round trip; it keeps the last 10,000.
+
+        Repeating the same entry may repeat it.
+        """
         ...
 
     async def listen_ingest(self, receive: Callable[[bytes], Awaitable[None]]) -> None:

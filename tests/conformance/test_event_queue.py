@@ -22,6 +22,7 @@ from hub.ports import (
     KeyReused,
     Position,
     QueuedSlice,
+    RejectedEntry,
 )
 from tests.support.clock import FakeClock
 
@@ -36,7 +37,7 @@ class Publishers:
         self,
         add: Callable[[Mapping[bytes, bytes]], Awaitable[str]],
         publish: Callable[[bytes], Awaitable[int]],
-        rejected: Callable[[], Awaitable[list[tuple[str, bytes, str, str]]]],
+        rejected: Callable[[], Awaitable[list[RejectedEntry]]],
     ) -> None:
         self.add = add
         self.publish = publish
@@ -69,7 +70,7 @@ async def queue_and_publishers(
         async def publish_to_memory(body: bytes) -> int:
             return memory.publish_ingest(body)
 
-        async def rejected_in_memory() -> list[tuple[str, bytes, str, str]]:
+        async def rejected_in_memory() -> list[RejectedEntry]:
             return list(memory.rejected)
 
         yield memory, Publishers(add_to_memory, publish_to_memory, rejected_in_memory)
@@ -84,10 +85,10 @@ async def queue_and_publishers(
         async def publish(body: bytes) -> int:
             return await client.publish(f"{prefix}:publish", body)
 
-        async def rejected() -> list[tuple[str, bytes, str, str]]:
+        async def rejected() -> list[RejectedEntry]:
             entries = await client.xrange(f"{prefix}:ingest:rejected")
             return [
-                (
+                RejectedEntry(
                     entry[b"source_id"].decode(),
                     entry[b"event"],
                     entry[b"code"].decode(),
@@ -437,8 +438,13 @@ async def test_a_reader_of_the_public_stream_waits(queue: EventQueue, publishers
 
 @pytest.mark.req("R5")
 async def test_what_cannot_be_accepted_is_kept_aside(queue: EventQueue, publishers: Publishers) -> None:
-    await queue.reject_ingest("5-0", b"\xff{", "malformed", "It is not JSON.")
-    assert await publishers.rejected() == [("5-0", b"\xff{", "malformed", "It is not JSON.")]
+    entries = [
+        RejectedEntry("5-0", b"\xff{", "malformed", "It is not JSON."),
+        RejectedEntry("6-0", b"", "invalid", "It has no event."),
+    ]
+    await queue.reject_ingest(entries)
+    await queue.reject_ingest(entries[:1])
+    assert await publishers.rejected() == [*entries, entries[0]]
 
 
 @pytest.mark.req("R5")
