@@ -175,7 +175,7 @@ class Database:
                 async with self._writer.begin() as connection:
                     return await run(connection)
             except DBAPIError as error:
-                if attempt >= TRIES or _sqlstate(error) not in RETRIED_STATES:
+                if attempt >= TRIES or not (_sqlstate(error) in RETRIED_STATES or _day_began(error)):
                     raise
                 await asyncio.sleep(random.uniform(0.005, 0.02) * 2**attempt)
                 attempt += 1
@@ -261,6 +261,11 @@ def _begin_sqlite(connection: Connection) -> None:
 def _sqlstate(error: BaseException) -> str:
     original = getattr(error, "orig", None) or error
     return str(getattr(original, "sqlstate", None) or "")
+
+
+def _day_began(error: BaseException) -> bool:
+    """A row of the log was on its way to the default partition when its day got one of its own."""
+    return _sqlstate(error) == "23514" and "log_part_default" in str(getattr(error, "orig", None))
 
 
 @contextlib.contextmanager
