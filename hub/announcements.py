@@ -97,6 +97,22 @@ class Retractions:
             )
         return result
 
+    async def of_retracted(self, announcements: Iterable[Announcement]) -> list[Publication]:
+        """Messages for what was retracted after its commit, and told before it was announced: it must go again."""
+        rows = [row for _, row, _ in announcements]
+        gone = await self._store.retracted(sorted({row.event_id for row in rows})) if rows else set()
+        result = []
+        for row in rows:
+            if row.event_id not in gone:
+                continue
+            if isinstance(row, Broadcast):
+                result.append(Publication(BROADCASTS, encode_broadcast_retracted(row)))
+            else:
+                message = await self._message(row.user_id, [row.id], counted=not result)
+                channel = personal_channel(row.user_id)
+                result.append(Publication(channel, encode_live(message), header="kind=retracted"))
+        return result
+
     async def _broadcasts(self, ids: Sequence[str]) -> Sequence[BroadcastRow]:
         return (await self._store.find_notifications("", ids))[1] if ids else []
 

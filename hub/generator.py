@@ -131,6 +131,8 @@ class Generator:
             await _persist(self._bus.publish, announced)
         if committed.collapsed and (taken_back := await self._retractions.publications(committed)):
             await _persist(self._bus.publish, taken_back)
+        if late := await self._retractions.of_retracted(prepared.announcements):
+            await _persist(self._bus.publish, late)
         self._count(prepared, len(announced))
 
     def _count(self, prepared: Prepared, announced: int) -> None:

@@ -59,7 +59,7 @@ class PlanStore(Protocol):
         ...
 
     async def retracted(self, event_ids: Sequence[str]) -> set[str]:
-        """Those of the events that were retracted before they were planned."""
+        """Those of the events that were retracted."""
         ...
 
     async def commit(self, batch: Batch) -> Committed:
@@ -225,7 +225,8 @@ class EventStore(Protocol):
     async def retract(self, event_id: str, now_us: int) -> tuple[dict[str, list[str]], list[Broadcast]]:
         """Record the retraction (for what is still queued too), take rows out of inboxes, cancel waiting deliveries.
 
-        Returns what was shown: notification ids per user, and broadcasts. Repeating it returns nothing new.
+        Returns what it took back: notification ids per user, and broadcasts. Repeating it returns the same again, so
+        that those who could not be told are told then.
         """
         ...
 

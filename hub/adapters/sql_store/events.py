@@ -138,7 +138,7 @@ class EventRows(Part):
     async def retract(self, event_id: str, now_us: int) -> tuple[dict[str, list[str]], list[Broadcast]]:
         """Record the retraction (for what is still queued too), take rows out of inboxes, cancel waiting deliveries.
 
-        Returns what was shown: notification ids per user, and broadcasts. Repeating it returns nothing new.
+        Returns what it took back: notification ids per user, and broadcasts. Repeating it returns the same again.
         """
         return await self._db.write(self._retract, event_id, now_us)
 
@@ -153,7 +153,7 @@ class EventRows(Part):
             .returning(retractions.c.event_id)
         )
         if first.one_or_none() is None:
-            return {}, []
+            return await self._taken_back(connection, event_id)
         await connection.execute(
             update(scheduled)
             .where(scheduled.c.event_id == event_id, scheduled.c.queued_at_us.is_(None))
@@ -191,6 +191,22 @@ class EventRows(Part):
         )
         await append_log(self._db, connection, entries)
         return personal, shared
+
+    async def _taken_back(
+        self, connection: AsyncConnection, event_id: str
+    ) -> tuple[dict[str, list[str]], list[Broadcast]]:
+        rows = await connection.execute(
+            select(notifications.c.user_id, notifications.c.id).where(
+                notifications.c.event_id == event_id, notifications.c.hidden == "retracted"
+            )
+        )
+        personal: dict[str, list[str]] = {}
+        for row in rows:
+            personal.setdefault(row.user_id, []).append(row.id)
+        shared = await connection.execute(
+            select(broadcasts).where(broadcasts.c.event_id == event_id, broadcasts.c.hidden == "retracted")
+        )
+        return personal, [broadcast_of(row) for row in shared]
 
     # ------------------------------------------------------------ the log
 
