@@ -128,7 +128,7 @@ def set_clock(clock: FakeClock, moment: datetime) -> None:
     clock.advance(moment.timestamp() - clock.now_us() / 1e6)
 
 
-@pytest.mark.req("R18", "R13")
+@pytest.mark.req("R18")
 async def test_everybody_gets_it_at_their_own_nine_oclock(clock: FakeClock) -> None:
     set_clock(clock, datetime(2026, 11, 25, 6, 30, tzinfo=UTC))
     async with waiting_house(clock) as (house, scheduler):

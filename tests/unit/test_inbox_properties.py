@@ -336,7 +336,7 @@ def _apply(mark: str, marks: set[str]) -> None:
             marks.discard("archived")
 
 
-TestInbox = pytest.mark.req("R11", "R12", "R19", "R20")(
+TestInbox = pytest.mark.req("R11", "R12", "R19")(
     pytest.mark.timeout(1200)(pytest.mark.slow(InboxMachine.TestCase))
 )
 TestInbox.settings = settings(
