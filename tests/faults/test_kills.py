@@ -126,6 +126,7 @@ async def test_kills_at_random_lose_and_repeat_nothing(
         assert await cluster.ledger() == []
         for listener in listeners.values():
             await _check_live(listener, backend.sent)
+            await _check_taken_back(listener)
 
 
 async def _check_inbox(cluster: Cluster, user: str, backend: Backend) -> None:
@@ -166,3 +167,19 @@ async def _check_live(listener: Listener, sent: dict[str, list[str]]) -> None:
             assert got() == [title for title in sent[name] if title in set(got())]
         else:
             assert got() == sent[name]
+
+
+async def _check_taken_back(listener: Listener) -> None:
+    """What a page was shown and is retracted, it was told to take away."""
+
+    def still_shown() -> set[str]:
+        shown: set[str] = set()
+        for one in listener.heard:
+            if one.kind == "notification" and one.data["notification"]["title"].startswith("gone"):
+                shown.add(one.data["notification"]["id"])
+            elif one.kind == "retracted":
+                shown -= set(one.data["ids"])
+        return shown
+
+    if not listener.gaps:
+        await eventually(lambda: not still_shown(), 10, f"{listener.user} still sees {still_shown()}")
