@@ -8,7 +8,6 @@ depend on the machine; compare ratios, and only those of an idle one.
 
 import asyncio
 import json
-import socket
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from hub import children
 from hub.children import Launch
-from hub.supervisor import http_ready
+from hub.supervisor import free_port, http_ready
 from hub.wiring import embedded_redis
 
 SECONDS = 5.0
@@ -39,12 +38,6 @@ async def ready(request):
 app = Starlette(routes=[Route("/v1/events", publish, methods=["POST"]), Route("/readyz", ready)])
 uvicorn.run(app, host="127.0.0.1", port=int(os.environ["CLARION_PORT"]), log_level="error", access_log=False)
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def event(number: int) -> dict[str, object]:

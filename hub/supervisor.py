@@ -6,7 +6,9 @@ A part that refuses its settings (exit code 2) at the first start ends the whole
 """
 
 import asyncio
+import contextlib
 import errno
+import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -234,10 +236,16 @@ def ensure_port_free(host: str, port: int) -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody used a moment ago."""
-    with socket.create_server((host, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A TCP port that nobody used a moment ago.
+
+    Taken below the range that systems give to outgoing connections,
+    so that none of those gets it before its server does.
+    """
+    for _ in range(100):
+        port = random.randint(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            return port
+    raise ConfigError(f"No free TCP port was found on {host} between 20000 and 32000.")
 
 
 def http_ready(host: str, port: int, path: str = "/readyz") -> Callable[[], Awaitable[bool]]:

@@ -16,7 +16,6 @@ import asyncio
 import inspect
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
@@ -25,6 +24,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from hub import supervisor
 from hub.adapters.embedded_valkey import EmbeddedValkey
 from tests.support.browser import find_chromium
 from tests.support.clock import FakeClock
@@ -44,9 +44,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on the loopback that nobody used a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    return supervisor.free_port()
 
 
 # ---------------------------------------------------------------- Valkey

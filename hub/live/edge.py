@@ -76,10 +76,6 @@ class Edge:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def of_kind(self, kind: type[Connection]) -> int:
-        """How many connections of one kind are open."""
-        return sum(1 for connection in self._connections.values() if type(connection) is kind)
-
     def check_room(self) -> None:
         """Raise `Refused(503)` when this node takes no more connections."""
         if self._draining:

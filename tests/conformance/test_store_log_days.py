@@ -23,7 +23,11 @@ async def test_a_day_that_begins_while_the_log_is_written_costs_nobody_anything(
             await _create_day(connection, NOW_US // DAY_US)
             # Not committed yet: the row still goes to the default partition, and waits for its lock.
             writing = asyncio.create_task(store.write_log([LogEntry(NOW_US, "seen", "evt_1", "alice")]))
-            waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            # Not pg_stat_activity: a transaction sees that view as it was at its first look.
+            waiting = text(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
             async with asyncio.timeout(10):
                 while not await connection.scalar(waiting):
                     await asyncio.sleep(0.01)

@@ -15,11 +15,12 @@ from redis.asyncio import Redis
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
+from hub import supervisor
 from hub.__main__ import _load
 from hub.adapters.embedded_valkey import EmbeddedValkey
 from hub.cli.app import app
 from hub.definitions import read_folder
-from tests.support.cluster import API_KEY, Cluster, take_port
+from tests.support.cluster import API_KEY, Cluster
 from tests.support.command import ROOT, Ended, Running, Shell, closed_pipe, cluster_of_module
 
 COMMANDS = [
@@ -146,7 +147,7 @@ def test_what_the_hub_refuses_is_one_sentence(clarion: Shell) -> None:
                 ["send", "sara lee", "--title", "x"],
                 ["send", "sara", "--data", "[1]"],
                 ["send", "sara", "--key", "a-wrong-key-of-somebody"],
-                ["send", "sara", "--url", f"http://127.0.0.1:{take_port()}"],
+                ["send", "sara", "--url", f"http://127.0.0.1:{supervisor.free_port()}"],
                 ["export", str(clarion.folder / "refused"), "--key", "a-wrong-key-of-somebody"],
             ]
         ),
@@ -343,7 +344,7 @@ def test_tail_follows_one_user(clarion: Shell) -> None:
 
 def test_tail_says_why_it_cannot_follow(clarion: Shell) -> None:
     stranger = clarion.but(token_secret="another-secret-that-is-long-enough")
-    nobody = clarion.but(port=str(take_port()))
+    nobody = clarion.but(port=str(supervisor.free_port()))
     for done in (
         *stranger.many([["tail"], ["tail", "--user", "vera"]]),
         *nobody.many([["tail"], ["tail", "--user", "vera"]]),
@@ -438,12 +439,12 @@ def test_a_hub_elsewhere_is_not_given_new_secrets(clarion: Shell, tmp_path: Path
 
 @pytest.mark.req("R33")
 def test_parts_that_are_away_are_named(clarion: Shell) -> None:
-    port = take_port()
+    port = supervisor.free_port()
     no_database = clarion.but(database_url=f"postgresql://127.0.0.1:{port}/clarion")
     for done in no_database.many([["migrate"], ["verify"], ["node"], ["generate"]]):
         assert done.code == 1, done
         assert "database" in done.sentence
-    done = clarion.but(redis_url=f"redis://127.0.0.1:{port}", port=str(take_port()))("node")
+    done = clarion.but(redis_url=f"redis://127.0.0.1:{port}", port=str(supervisor.free_port()))("node")
     assert done.code == 1
     assert "Redis" in done.sentence
     nowhere = clarion.but(data_dir="/dev/null/nowhere", database_url="", api_key="", redis_url="")
@@ -467,7 +468,7 @@ def test_a_schema_or_partitions_that_do_not_fit_are_refused(
         assert done.code == 1, done
         assert "99" in done.sentence
         assert "newer Clarion" in done.sentence
-    other = clarion.but(partitions="3", port=str(take_port()))
+    other = clarion.but(partitions="3", port=str(supervisor.free_port()))
     for done in other.many([["node"], ["generate"]]):
         assert done.code == 2, done
         assert "CLARION_PARTITIONS is 3" in done.sentence
@@ -502,7 +503,7 @@ def test_output_that_cannot_be_written_is_no_traceback(clarion: Shell) -> None:
 
 @pytest.mark.parametrize("role", ["node", "generate"])
 def test_ctrl_c_ends_a_role_cleanly(clarion: Shell, role: str) -> None:
-    with clarion.but(port=str(take_port())).start(role) as running:
+    with clarion.but(port=str(supervisor.free_port())).start(role) as running:
         running.note("generator started" if role == "generate" else "startup complete")
         assert running.interrupt() == 0
         assert "Traceback" not in running.said
@@ -532,7 +533,7 @@ async def test_no_role_works_on_a_redis_that_may_evict_events(
 ) -> None:
     async with Redis.from_url(own_valkey.url) as redis:
         await redis.config_set("maxmemory-policy", "allkeys-lfu")
-    evicting = clarion.but(redis_url=own_valkey.url, port=str(take_port()))
+    evicting = clarion.but(redis_url=own_valkey.url, port=str(supervisor.free_port()))
     for done in await asyncio.to_thread(evicting.many, [["node"], ["generate"]]):
         assert done.code == 2, done
         assert "allkeys-lfu" in done.sentence

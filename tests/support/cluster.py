@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from hub.adapters.sql_store.tables import leases
 from hub.children import Launch
 from hub.clock import SystemClock
 from hub.config import load_settings
-from hub.supervisor import USAGE_EXIT_CODE, http_ready
+from hub.supervisor import USAGE_EXIT_CODE, free_port, http_ready
 from hub.tokens import Tokens
 from hub.wiring import migrate_database, open_store, waiting_events
 
@@ -29,13 +28,6 @@ API_KEY = "test-key-0123456789abcdef"
 SECRET = "0123456789abcdef0123456789abcdef"
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 20.0
-
-
-def take_port() -> int:
-    """A TCP port on the loopback that nobody used a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Member:
@@ -135,7 +127,7 @@ class Cluster:
             token_secret=SECRET,
             **settings,
         )
-        self.nodes = [self._member("node", number, take_port()) for number in range(nodes)]
+        self.nodes = [self._member("node", number, free_port()) for number in range(nodes)]
         self.generators = [self._member("generate", number, None) for number in range(generators)]
         for number, url in (redis_of_node or {}).items():
             self.nodes[number].environment["CLARION_REDIS_URL"] = url
