@@ -100,7 +100,7 @@ class Planner:
     async def prepare(self, lease: Lease, slices: Sequence[QueuedSlice], now_us: int) -> Prepared:
         """Plan slices for `WORK_SECONDS` at most; `taken` says how many it were, at least one.
 
-        Raises `PlanningError` (or whatever an event makes planning raise) without writing.
+        Raises whatever an event makes planning raise, without writing.
         """
         prepared = Prepared(Batch(lease))
         slices = slices[: self._pace]

@@ -7,7 +7,6 @@ ClarionError                 one sentence for a person; never shown with a trace
 ├── TokenError               a user token that is not accepted
 │   └── TokenExpired         … because its time is over
 ├── TemplateError            a template that does not compile, or does not render within its bounds
-├── PlanningError            an event that cannot be planned
 ├── LeaseLost                somebody else owns the partition now; the batch was rolled back
 ├── QueueUnavailable         the event queue did not confirm; the outcome may be unknown
 ├── BusUnavailable           the live bus cannot be reached
@@ -63,10 +62,6 @@ class TokenExpired(TokenError):
 
 class TemplateError(ClarionError):
     """A template does not compile, or does not render within its bounds."""
-
-
-class PlanningError(ClarionError):
-    """An accepted event cannot be planned; it is set aside as `rejected(planning_error)`."""
 
 
 class LeaseLost(ClarionError):

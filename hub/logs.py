@@ -161,13 +161,3 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose records carry fields: `log.info("batch stored", events=12)`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
-
-
-def bind_request_id(request_id: str) -> None:
-    """Put a request's id into every record of the current task."""
-    structlog.contextvars.bind_contextvars(request_id=request_id)
-
-
-def clear_bound() -> None:
-    """Forget what was bound for the current task."""
-    structlog.contextvars.clear_contextvars()

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from hub.config import Settings, load_settings
-from hub.logs import Redactor, bind_request_id, clear_bound, configure_logging, get_logger
+from hub.logs import Redactor, configure_logging, get_logger
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXdpdGgtbGV0dGVycw"
 KEY = "clarion_" + "k" * 43
@@ -25,7 +25,7 @@ def restored_logging() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
-    clear_bound()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture(params=["json", "text"])
@@ -54,8 +54,8 @@ def assert_clean(stream: io.StringIO, *wanted: str) -> str:
 def test_json_records(restored_logging: None) -> None:
     stream = io.StringIO()
     configure_logging(settings("json"), "generator", stream)
-    bind_request_id("req-1")
-    get_logger("hub.test").info("batch stored", events=12, data=b"x", nested={"a": [1, None]})
+    with structlog.contextvars.bound_contextvars(request_id="req-1"):
+        get_logger("hub.test").info("batch stored", events=12, data=b"x", nested={"a": [1, None]})
     record = json.loads(stream.getvalue())
     assert record.pop("timestamp").endswith("Z")
     assert record == {
