@@ -4,16 +4,16 @@
 document as every other mistake does.
 """
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Router
 from starlette.routing import Route as StarletteRoute
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from hub.api import definitions, health, inbox, keys, log, preferences, publish, topics, users
 from hub.api.docs import documentation_routes
@@ -37,27 +37,38 @@ TABLE: tuple[Route, ...] = (
 """Every call of version 1 that is answered here."""
 
 
+class Application(Starlette):
+    """Starlette inside the shell, which catches all that fails: its own outermost layer would only repeat that."""
+
+    def __init__(self, parts: Parts, direct: Mapping[str, ASGIApp], **options: Any) -> None:
+        super().__init__(**options)
+        self._parts = parts
+        self._direct = direct
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The shell, Starlette's handling of what pages raise, the router."""
+        handled = ExceptionMiddleware(self.router, handlers={HTTPException: _as_problem})
+        return Shell(handled, self._parts, self._direct)
+
+
 def create_app(
     hub: Parts, extra_routes: Sequence[BaseRoute] = (), lifespan: Lifespan[Starlette] | None = None
 ) -> Starlette:
     """The ASGI application of a node. `extra_routes` (live routes, pages) come after the table."""
-    app = Starlette(
-        routes=[*api_routes(hub), *extra_routes],
-        middleware=[Middleware(Shell, parts=hub)],
-        exception_handlers={HTTPException: _as_problem},
-        lifespan=lifespan,
-    )
+    routes = api_routes(hub)
+    direct = {route.path: route.app for route in routes if "{" not in route.path}
+    app = Application(hub, direct, routes=[*routes, *extra_routes], lifespan=lifespan)
     app.router.redirect_slashes = False  # its redirects would trust the Host header
     app.router.default = _NotFound(app.router)
     return app
 
 
-def api_routes(hub: Parts) -> list[BaseRoute]:
+def api_routes(hub: Parts) -> list[StarletteRoute]:
     """One Starlette route per path of the table, in its order."""
     by_path: dict[str, list[Route]] = {}
     for route in [*TABLE, *documentation_routes(TABLE, hub.settings.public.url)]:
         by_path.setdefault(route.starlette_path, []).append(route)
-    found: list[BaseRoute] = []
+    found: list[StarletteRoute] = []
     for path, routes in by_path.items():
         others, fixed = _shadowed(path, by_path)
         found.append(StarletteRoute(path, Endpoint(hub, [*routes, *others], fixed)))

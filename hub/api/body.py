@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from hub.errors import Refused
+from hub.live.detach import EXTENSION, HttpHandover
 
 REQUEST_LIMIT_BYTES: Final = 8 * 1024 * 1024
 CHUNK_TIMEOUT_SECONDS: Final = 15.0
@@ -29,12 +30,20 @@ class ClientGone(Exception):  # not an error: there is nobody to answer
     """The client closed the connection before its request was complete."""
 
 
+def body_at_hand(scope: Scope, limit: int, code: str) -> bytes | None:
+    """The whole body when it came with its head: no clock has to run for it. Raises `Refused(413)`."""
+    handover: HttpHandover | None = scope.get("extensions", {}).get(EXTENSION)
+    whole = handover.body() if handover is not None else None
+    if whole is not None and len(whole) > limit:
+        raise _too_large(code, limit)
+    return whole
+
+
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, code: str) -> bytes:
     """The whole body. Raises `Refused` (400 for one that does not come, 413 beyond `limit`) or `ClientGone`."""
-    too_large = BodyRefused(413, code, f"The body is larger than {limit} bytes.")
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
-        raise too_large
+        raise _too_large(code, limit)
     chunks: list[bytes] = []
     size = 0
     now = asyncio.get_running_loop().time
@@ -48,13 +57,17 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
                 chunk = message.get("body", b"")
                 size += len(chunk)
                 if size > limit:
-                    raise too_large
+                    raise _too_large(code, limit)
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 patience.reschedule(min(deadline, now() + CHUNK_TIMEOUT_SECONDS))
     except TimeoutError:
         raise BodyRefused(400, "malformed_request", "The body did not arrive in time.") from None
+
+
+def _too_large(code: str, limit: int) -> BodyRefused:
+    return BodyRefused(413, code, f"The body is larger than {limit} bytes.")
 
 
 async def discard_body(receive: Receive) -> None:

@@ -101,6 +101,7 @@ ROUTES = [
         too_large="event_too_large",
         codes=(*_INTAKE_CODES, *_EVENT_CODES),
         headers=("Idempotency-Key",),
+        quiet=True,
     ),
     Route(
         "POST",

@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
+from hub.api.answer import answer_of
 from hub.api.auth import Caller, identify
-from hub.api.body import ClientGone, read_body
+from hub.api.body import ClientGone, body_at_hand, read_body
 from hub.api.conditions import media_type_of
 from hub.api.parts import Parts
 from hub.api.problems import as_refused, invalid, not_found
@@ -58,6 +59,7 @@ class Route:
     codes: tuple[str, ...] = ()  # problem codes beyond those that follow from the rest
     other_statuses: tuple[int, ...] = ()  # further good answers, with the same body
     headers: tuple[str, ...] = ()  # request headers that matter: If-Match, Idempotency-Key
+    quiet: bool = False  # a good answer leaves no access line: the event itself is in the delivery log
     any_id: bool = False  # the first id may hold slashes (`key:<idempotency key>`)
 
     @property
@@ -130,6 +132,7 @@ class Endpoint:
         """`fixed`: parameters of routes whose path says {id} where this one has a word."""
         self._parts = parts
         self._fixed = dict(fixed or {})
+        self._name = routes[0].path
         self._routes = {route.method: route for route in routes}
         if "GET" in self._routes:
             self._routes["HEAD"] = self._routes["GET"]
@@ -139,12 +142,13 @@ class Endpoint:
         }
         self._encode = msgspec.json.Encoder().encode
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         state = scope["state"]
-        state["route"] = next(iter(self._routes.values())).path
+        state["route"] = self._name
         method = scope["method"]
+        answer = answer_of(scope)
         if method == "OPTIONS":
-            await _respond(send, Reply(None, 204, ((b"allow", self._allow),)), b"", False)
+            await answer.reply(204, ((b"allow", self._allow),), b"")
             return
         route = self._routes.get(method)
         if route is None:
@@ -157,7 +161,7 @@ class Endpoint:
         except ClarionError as error:
             raise as_refused(error) or error from error
         body = reply.content if isinstance(reply.content, bytes) else self._json(reply.content)
-        await _respond(send, reply, body, method == "HEAD")
+        await answer.reply(reply.status, reply.headers, body, reply.media_type, quiet=route.quiet)
 
     def _json(self, content: Any) -> bytes:
         return b"" if content is None else self._encode(content)
@@ -165,7 +169,7 @@ class Endpoint:
     async def _answer(self, route: Route, scope: Scope, receive: Receive) -> Reply:
         if not route.any_id and b"%2f" in scope.get("raw_path", b"").lower():
             raise not_found("This address")  # an encoded slash would be taken for a real one
-        headers = dict(scope["headers"])  # of repeated ones the last counts
+        headers: Mapping[bytes, bytes] = scope["state"]["headers"]
         caller = await identify(self._parts, route.access, route.method, headers)
         if caller.identity is not None and caller.key_id == "":
             self._parts.limiter.check(caller.identity.user_id)
@@ -177,7 +181,9 @@ class Endpoint:
             call.query = read_query(route.query, scope["query_string"])
         if route.body_kind != "none":
             check_media_type(route.body_kind, headers)
-            call.raw = await read_body(receive, headers, route.body_limit, route.too_large)
+            limit, too_large = route.body_limit, route.too_large
+            whole = body_at_hand(scope, limit, too_large)
+            call.raw = await read_body(receive, headers, limit, too_large) if whole is None else whole
             decoder = self._decoders.get(route.method)
             if decoder is not None:
                 call.body = decode_json(decoder, call.raw)
@@ -259,13 +265,3 @@ def read_query(kind: type[Q], raw: bytes) -> Q:
         text, _, place = str(error).partition(" - at `$.")
         pointer = f"/{place.rstrip('`')}"
         raise invalid(pointer, f"{text} in the parameter {pointer[1:]!r}.", "invalid_parameter") from None
-
-
-async def _respond(send: Send, reply: Reply, body: bytes, head: bool) -> None:
-    sent = list(reply.headers)
-    if body:
-        sent.append((b"content-type", reply.media_type))
-    if reply.status != 204:
-        sent.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": sent})
-    await send({"type": "http.response.body", "body": b"" if head else body})
