@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 from websockets.http11 import Request
@@ -28,6 +28,7 @@ EXTENSION: Final = "clarion.handover"
 HEAD_SECONDS: Final = 10.0  # for the request's head …
 BODY_SECONDS: Final = 60.0  # … and for its body
 HEAD_BYTES: Final = 64 * 1024
+HEAD_LINES: Final = 200
 
 Scope = Mapping[str, Any]
 
@@ -64,6 +65,7 @@ class DetachableHttp(HttpToolsProtocol):
         self.due_tick = NOT_DUE
         self._head_bytes = 0
         self._in_head = True
+        self._body_is_due = False
 
     # ------------------------------------------------------------ deadlines
 
@@ -78,27 +80,31 @@ class DetachableHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
+        super().data_received(data)
+        # A request that came whole needs no deadline; most do.
+        if not self._in_head:
+            if not self._body_is_due:
+                self._body_is_due = True
+                self._expect_within(BODY_SECONDS)
+        elif self._head_bytes:
             if self.due_tick == NOT_DUE:  # the next request on a kept connection
                 self._expect_within(HEAD_SECONDS)
-        super().data_received(data)
-        # uvicorn's protocol counts nothing, and httptools holds a header until it is whole.
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The head of the request is too large.")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        if len(self.headers) > 200:
-            raise _HeadTooLarge
+            # uvicorn's protocol counts nothing, and httptools holds a header until it is whole.
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too large.")
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > HEAD_LINES:
+            raise _HeadTooLarge
         self._in_head = False
         self._head_bytes = 0
-        self._expect_within(BODY_SECONDS)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_head = True
-        self.wheel.cancel(self)
+        self._body_is_due = False
+        if self.due_tick != NOT_DUE:
+            self.wheel.cancel(self)
         super().on_message_complete()
 
     def _expect_within(self, seconds: float) -> None:
@@ -115,6 +121,7 @@ class DetachableHttp(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
+        self._in_head, self._head_bytes = True, 0  # no deadline of ours any more
         self.wheel.cancel(self)
         super().handle_websocket_upgrade()
 
@@ -134,7 +141,7 @@ def protocol_class(wheel: Wheel) -> type[DetachableHttp]:
 
 
 class HttpHandover:
-    """The right to take an HTTP connection away, once, before a response began."""
+    """The right to take an HTTP connection away, once, before a response began; and two short cuts past ASGI."""
 
     __slots__ = ("_cycle", "_protocol")
 
@@ -145,6 +152,28 @@ class HttpHandover:
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """What uvicorn adds to every response: date and server."""
         return [] if self._protocol is None else self._protocol.server_state.default_headers
+
+    def body(self) -> bytes | None:
+        """The request's body when all of it is here; None while some of it is on its way."""
+        cycle = self._cycle
+        return None if cycle is None or cycle.more_body else bytes(cycle.body)
+
+    def respond(self, status: int, head: bytes, body: bytes) -> bool:
+        """Write a whole response in one piece; `head`: ready-made header lines. False: not now, send it over ASGI."""
+        protocol, cycle = self._protocol, self._cycle
+        if protocol is None or cycle is None or cycle.response_started:
+            return False
+        if cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+            return False
+        defaults = b"".join([b"%b: %b\r\n" % pair for pair in protocol.server_state.default_headers])
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        cycle.transport.write(b"".join((STATUS_LINE[status], defaults, head, close, b"\r\n", body)))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
     def take(self, taker: asyncio.Protocol) -> asyncio.Transport | None:
         """The transport, which now calls `taker`; None when the client has gone. The endpoint must send nothing."""
