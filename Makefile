@@ -32,8 +32,8 @@ format: env-tests  ## put the code into its format and fix what can be fixed
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: env  ## benchmarks, as ratios to a bare baseline on the same machine
-	$(RUN) -m bench
+bench: env  ## benchmarks beside a bare loop, a plain application and nginx (ARGS="broadcast --quick" for a look)
+	$(RUN) -m benchmarks $(ARGS)
 
 requirements: env-tests  ## print every promise with the tests that prove it
 	$(RUN) tools/requirements.py

@@ -12,7 +12,7 @@ from hub.config_sources import is_secret, variable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-FOLDERS = "hub|workers|web|static|tests|docs|tools|bench|\\.ci"
+FOLDERS = "hub|workers|web|static|tests|docs|tools|benchmarks|\\.ci"
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)\s#]+)[^)]*\)")
 PATH = re.compile(rf"(?:(?:{FOLDERS})/[\w./<>*-]*|[A-Za-z.-]+\.(?:md|toml|lock)|Makefile|LICENSE|NOTICE)")

@@ -1,0 +1,77 @@
+"""What the machine has and what processes use of it. Linux: cores are pinned, CPU comes from the scheduler's own counts.
+
+`cpu_seconds` counts time on a core and not time waited for one, so that a busy machine disturbs it least.
+"""
+
+import os
+import platform
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+
+SPARE_FILES = 500  # of the open-file limit: what a server needs beside its connections
+
+
+def server_core() -> int:
+    """The core of everything that serves."""
+    return max(os.sched_getaffinity(0))
+
+
+def load_core() -> int:
+    """The core of clients and publishers."""
+    return min(os.sched_getaffinity(0))
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process, and what it starts from now on, on one core."""
+    os.sched_setaffinity(pid, {core})
+
+
+def most_connections() -> int:
+    """How many connections one process may hold, in whole hundreds; raises our own limit to what is allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(100, (min(hard, 100_000) - SPARE_FILES) // 100 * 100)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    pids = [pid]
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in thread.read_text().split():
+            pids += family(int(child))
+    return pids
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Time that all threads of these processes spent on a core so far."""
+    nanoseconds = 0
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            nanoseconds += int(thread.read_text().split()[0])
+    return nanoseconds / 1e9
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """Resident memory of these processes."""
+    page = resource.getpagesize()
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids)
+
+
+def description() -> dict[str, str | int]:
+    """What to know about the machine to read the figures."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "server_core": server_core(),
+        "load_core": load_core(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "load_average": f"{os.getloadavg()[0]:.2f}",
+    }

@@ -1,0 +1,1 @@
+"""The candidates: what is started, how clients reach it, which processes serve."""
