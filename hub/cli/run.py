@@ -136,6 +136,7 @@ async def _node(config: "Settings") -> None:
     from hub.api.live import live_routes
     from hub.live.server import listen, serve
     from hub.logs import get_logger
+    from hub.loops import leave_alone_what_stays
     from hub.wiring import open_core, open_hub, redis_health
     from web.routes import page_routes
 
@@ -146,7 +147,9 @@ async def _node(config: "Settings") -> None:
     async with open_core(config, "node") as core, open_hub(core, health.durability) as hub:
         routes = [*live_routes(hub.edge), *page_routes(hub)]
         proxies = [str(network) for network in config.trusted_proxies]
-        await serve(create_app(hub, routes), hub.edge, sockets, trusted_proxies=proxies)
+        app = create_app(hub, routes)
+        leave_alone_what_stays()
+        await serve(app, hub.edge, sockets, trusted_proxies=proxies)
 
 
 @app.command(epilog="Example: clarion generate", rich_help_panel=RUN)
@@ -164,6 +167,7 @@ async def _generate(config: "Settings") -> None:
     from hub.errors import QueueUnavailable
     from hub.leases import LeaseKeeper
     from hub.logs import get_logger
+    from hub.loops import leave_alone_what_stays
     from hub.wiring import generator_of, ingest_of, open_core, owner_name, redis_health
     from workers.scheduler import Scheduler
 
@@ -190,6 +194,7 @@ async def _generate(config: "Settings") -> None:
             LeaseKeeper(core.store, owner_name(), "ingest", ["ingest"], ingest_of(core).work),
             LeaseKeeper(core.store, owner_name(), "scheduler", ["scheduler"], scheduler.work),
         ]
+        leave_alone_what_stays()
         tasks = [asyncio.create_task(keeper.run()) for keeper in keepers]
         log.info("generator started")
         stopped = asyncio.create_task(stop.wait())
