@@ -77,8 +77,7 @@ class WebSocketConnection(Connection):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client. After the close frame they are read and dropped, so that the peer sees it."""
         if self._closing:
-            if self._reader is not None:
-                self._await_close(data)
+            self._await_close(data)
             return
         reader = self._reader or FrameReader(self._edge.limits.message_bytes)
         self._reader = reader
@@ -86,6 +85,7 @@ class WebSocketConnection(Connection):
             for event in reader.read(data):
                 self._on_event(event)
                 if self.is_closing():
+                    self._await_close(b"")  # the peer's close frame may be here already
                     return
         except Violation as violation:
             self._fail(violation.code, violation.reason)
@@ -120,7 +120,8 @@ class WebSocketConnection(Connection):
     def _await_close(self, data: bytes) -> None:
         """We sent a close frame; the peer's ends the handshake."""
         reader = self._reader
-        assert reader is not None
+        if reader is None:
+            return
         try:
             if any(isinstance(event, Closing) for event in reader.read(data)) and self._transport is not None:
                 self._transport.close()

@@ -100,7 +100,8 @@ def test_any_bytes_give_events_or_a_violation(data):
         pytest.param(
             frame(TEXT, b"x" * LIMIT, fin=False) + frame(CONT, b"y"), 1009, id="too big in fragments"
         ),
-        pytest.param(b"\x81\xff" + b"\xff" * 8, 1009, id="64-bit length"),
+        pytest.param(b"\x81\xff\x7f" + b"\xff" * 7, 1009, id="64-bit length"),
+        pytest.param(b"\x81\xff" + b"\xff" * 8, 1002, id="64-bit length with the highest bit"),
         pytest.param(
             frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * 2000, 1009, id="endless fragments"
         ),
