@@ -6,7 +6,6 @@ be accepted (`ConfigError`). Secrets may come from a file (`CLARION_…_FILE`); 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -22,29 +21,10 @@ from hub.config_sources import PREFIX, SecretFiles, given_variables, is_secret, 
 from hub.errors import ConfigError
 from hub.keyfiles import load_or_create_secret, new_api_key, new_token_secret
 from hub.origins import OriginPolicy, PublicUrl, is_loopback_host, parse_origin_rule
+from hub.ratelimit import RateLimit
 from hub.urls import database_url_problem, redis_url_problem, sqlalchemy_url
 
-_RATE = re.compile(r"(\d{1,9})/(?:(\d{1,6}))?([smhd])")
 T = TypeVar("T")
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """So many calls in so many seconds."""
-
-    count: int
-    seconds: int
-
-    @classmethod
-    def parse(cls, text: str) -> "RateLimit | None":
-        """Read `600/m`, `10/s`, `100/5m`; `none` switches the limit off. Raises ValueError."""
-        if text.strip().lower() == "none":
-            return None
-        match = _RATE.fullmatch(text.strip())
-        if not match or int(match[1]) < 1 or (match[2] and int(match[2]) < 1):
-            raise ValueError
-        return cls(int(match[1]), int(match[2] or 1) * _UNIT_SECONDS[match[3]])
 
 
 def _setting(default: Any, description: str, accepts: str) -> Any:
@@ -167,7 +147,7 @@ class Settings(BaseSettings):
     )
     rate_limit: Annotated[RateLimit | None, NoDecode] = _setting(
         RateLimit(600, 60),
-        "Calls that one user token may make: room for busy pages against floods.",
+        "Calls that one user may make on each node: room for busy pages against floods.",
         "a count per s, m, h or d, such as 600/m or 100/5m, or none",
     )
 
@@ -180,6 +160,16 @@ class Settings(BaseSettings):
         (),
         "Other processes whose metrics a node shows with its own, when they cannot be scraped one by one.",
         "http:// addresses separated by spaces or commas",
+    )
+    process_name: str | None = _setting(
+        None,
+        "The label `process` of all metrics of this process, for several that are scraped as one; unset, no label.",
+        "1 to 64 letters, digits, dots, dashes or underscores",
+    )
+    direct_port: int | None = _setting(
+        None,
+        "A port on 127.0.0.1 of this node alone: asks one of those that share CLARION_PORT; unset, there is none.",
+        "a whole number from 1 to 65535",
     )
 
     @classmethod
@@ -201,7 +191,7 @@ class Settings(BaseSettings):
     def _host(cls, value: str) -> str:
         return _need(value, re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", value))
 
-    @field_validator("port", "metrics_port")
+    @field_validator("port", "metrics_port", "direct_port")
     @classmethod
     def _port(cls, value: int | None) -> int | None:
         return _need(value, value is None or 1 <= value <= 65_535)
@@ -233,10 +223,10 @@ class Settings(BaseSettings):
             raise ValueError(problem)
         return value
 
-    @field_validator("redis_prefix")
+    @field_validator("redis_prefix", "process_name")
     @classmethod
-    def _redis_prefix(cls, value: str) -> str:
-        return _need(value, re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value))
+    def _name(cls, value: str | None) -> str | None:
+        return _need(value, value is None or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value))
 
     @field_validator("database_url")
     @classmethod

@@ -187,7 +187,9 @@ class HttpCounters:
 class Metrics:
     """All metrics of one process."""
 
-    def __init__(self, role: str = "node") -> None:
+    def __init__(self, role: str = "node", process_name: str | None = None) -> None:
+        self._process_name = process_name
+        self._deployment = CollectorRegistry()  # what every node would say alike: no process' own
         self.registry = CollectorRegistry()
         Gauge("clarion_build_info", "This process.", ["version", "role"], registry=self.registry).labels(
             __version__, role
@@ -197,7 +199,7 @@ class Metrics:
         self.live = LiveCounters(self.registry)
         self.http = HttpCounters(self.registry)
         self._waiting = _Children(
-            Gauge("clarion_queue_waiting", "Slices that wait.", ["partition"], registry=self.registry)
+            Gauge("clarion_queue_waiting", "Slices that wait.", ["partition"], registry=self._deployment)
         )
 
     def waiting(self, slices: Mapping[str, int]) -> None:
@@ -205,12 +207,16 @@ class Metrics:
         for partition, count in slices.items():
             self._waiting(partition).set(count)
 
-    def exposition(self, accept: str = "", peers: Sequence[str] = ()) -> tuple[bytes, str]:
+    def exposition(
+        self, accept: str = "", peers: Sequence[str] = (), *, alone: bool = False
+    ) -> tuple[bytes, str]:
         """The text for a scrape and its media type, as the scraper wants it.
 
         `peers`: the texts of other processes that are shown with this one (`clarion up` has one address for all).
+        `alone`: only what is this process' own, for a node that shows it as a peer's.
         """
-        shown = _Together(self.registry, peers) if peers else self.registry
+        own = _Named(self.registry, self._process_name)
+        shown = own if alone else _Together([own, self._deployment], peers)
         if "application/openmetrics-text" in accept:
             text: bytes = generate_openmetrics(shown)  # type: ignore[no-untyped-call]
             return text, OPENMETRICS_TYPE
@@ -218,7 +224,7 @@ class Metrics:
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Answer scrapes from a thread of its own, for roles without an API; returns what ends it."""
-        server, thread = start_http_server(port, host, self.registry)
+        server, thread = start_http_server(port, host, _Named(self.registry, self._process_name))
 
         def stop() -> None:
             server.shutdown()
@@ -228,16 +234,36 @@ class Metrics:
         return stop
 
 
+class _Named(Collector):
+    """The families of one process, with its name as a label of every sample.
+
+    A label and no sum: a process that ends takes its counters along, and a sum that falls looks like a restart of all.
+    """
+
+    def __init__(self, registry: CollectorRegistry, process_name: str | None) -> None:
+        self._registry = registry
+        self._label = {"process": process_name} if process_name else {}
+
+    def collect(self) -> Iterable[Metric]:
+        """As they are now."""
+        for family in self._registry.collect():
+            if self._label:
+                family.samples = [
+                    sample._replace(labels={**sample.labels, **self._label}) for sample in family.samples
+                ]
+            yield family
+
+
 class _Together(Collector):
     """Families of several processes as one scrape: those with one name are joined."""
 
-    def __init__(self, registry: CollectorRegistry, peers: Sequence[str]) -> None:
-        self._registry = registry
+    def __init__(self, own: Sequence[Collector | CollectorRegistry], peers: Sequence[str]) -> None:
+        self._own = own
         self._peers = peers
 
     def collect(self) -> Iterable[Metric]:
         """Own families first; a peer's sample with labels that are there already is left out."""
-        families = {family.name: family for family in self._registry.collect()}
+        families = {family.name: family for one in self._own for family in one.collect()}
         for text in self._peers:
             for family in text_string_to_metric_families(text):
                 own = families.setdefault(family.name, family)

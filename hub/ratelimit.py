@@ -3,21 +3,45 @@
 Memory is bounded by `MAX_BUCKETS`: beyond it the bucket that was used longest ago is forgotten.
 """
 
+import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from hub.config import RateLimit
 from hub.errors import Refused
-from hub.ports import Clock
+
+if TYPE_CHECKING:  # settings hold limits, and are read before anything heavy is loaded
+    from hub.ports import Clock
 
 MAX_BUCKETS: Final = 100_000
+
+_RATE = re.compile(r"(\d{1,9})/(?:(\d{1,6}))?([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """So many calls in so many seconds."""
+
+    count: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> "RateLimit | None":
+        """Read `600/m`, `10/s`, `100/5m`; `none` switches the limit off. Raises ValueError."""
+        if text.strip().lower() == "none":
+            return None
+        match = _RATE.fullmatch(text.strip())
+        if not match or int(match[1]) < 1 or (match[2] and int(match[2]) < 1):
+            raise ValueError
+        return cls(int(match[1]), int(match[2] or 1) * _UNIT_SECONDS[match[3]])
 
 
 class RateLimiter:
     """Counts the calls of each user against one limit; None: no limit."""
 
-    def __init__(self, limit: RateLimit | None, clock: Clock) -> None:
+    def __init__(self, limit: RateLimit | None, clock: "Clock") -> None:
         self._clock = clock
         self._limit = limit
         self._buckets: OrderedDict[str, tuple[float, int]] = OrderedDict()  # calls left, at which moment

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 
 import msgspec
 
@@ -114,6 +115,7 @@ class Core:
     ids: EventIds
     definitions: Catalog
     metrics: Metrics
+    deployment: str  # a name that says nothing, and that no other deployment has
     generation: Generation | None = None
 
     @property
@@ -160,7 +162,17 @@ async def core_of(
     """The shared parts on given adapters."""
     key = await store.setting("event_id_key", secrets.token_hex(16))
     definitions = Catalog(store, clock)
-    return Core(settings, clock, store, queue, bus, EventIds(key.encode()), definitions, Metrics(role))
+    return Core(
+        settings=settings,
+        clock=clock,
+        store=store,
+        queue=queue,
+        bus=bus,
+        ids=EventIds(key.encode()),
+        definitions=definitions,
+        metrics=Metrics(role, settings.process_name),
+        deployment=blake2b(key.encode(), digest_size=8, person=b"deployment").hexdigest(),
+    )
 
 
 async def _look_at_redis(settings: Settings) -> Sight:
@@ -203,6 +215,7 @@ class Hub:
     limiter: RateLimiter
     durability: Durability
     metrics: Metrics
+    deployment: str
     node: LiveNode
     edge: Edge
 
@@ -280,6 +293,7 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         limiter=limiter,
         durability=durability,
         metrics=core.metrics,
+        deployment=core.deployment,
         node=node,
         edge=Edge(node, access, clock, forward_presence=partial(_forward_presence, bus)),
     )

@@ -8,8 +8,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "settings.md"
 sys.path.insert(0, str(ROOT))
 
-from hub.config import RateLimit, Settings  # noqa: E402 - the path comes first
+from hub.config import Settings  # noqa: E402 - the path comes first
 from hub.config_sources import accepts, is_secret, variable  # noqa: E402
+from hub.ratelimit import RateLimit  # noqa: E402
 
 HEAD = """\
 # Settings

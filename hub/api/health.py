@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Final
 
 import httpx2
+from msgspec import Struct
 
 from hub.api.models import Health
 from hub.api.parts import Parts
@@ -12,11 +13,19 @@ from hub.api.routing import Call, Reply, Route
 from hub.errors import ClarionError
 
 CHECK_SECONDS: Final = 2.0
+DEPLOYMENT_HEADER: Final = b"x-clarion-deployment"
+"""By this nodes that share a port tell their own from strangers (`hub.shared_port`)."""
 
 
-async def healthz(_call: Call) -> Reply:
-    """GET /healthz: this process answers."""
-    return Reply(Health("ok"))
+class MetricsQuery(Struct, frozen=True):
+    """`peers=false`: this process alone."""
+
+    peers: bool = True
+
+
+async def healthz(call: Call) -> Reply:
+    """GET /healthz: this process answers, and says whose it is."""
+    return Reply(Health("ok"), headers=((DEPLOYMENT_HEADER, call.parts.deployment.encode()),))
 
 
 async def readyz(call: Call) -> Reply:
@@ -52,12 +61,15 @@ async def _problem_of(name: str, check: Awaitable[object]) -> str | None:
 
 async def metrics(call: Call) -> Reply:
     """GET /metrics: Prometheus' text; the queue's length is as of now, when Redis answers in time."""
+    accept = call.headers.get(b"accept", b"").decode("latin-1")
+    if not call.query_as(MetricsQuery).peers:
+        text, media_type = call.parts.metrics.exposition(accept, alone=True)
+        return Reply(text, media_type=media_type.encode())
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             call.parts.metrics.waiting(await call.parts.queue.waiting())
     except (TimeoutError, ClarionError, OSError):
         pass  # a scrape must work when a part is away, all the more then
-    accept = call.headers.get(b"accept", b"").decode("latin-1")
     peers = await _peers(call.parts.settings.metrics_peers)
     text, media_type = call.parts.metrics.exposition(accept, peers)
     return Reply(text, media_type=media_type.encode())
@@ -79,5 +91,5 @@ ROUTES = [
     Route(
         "GET", "/readyz", readyz, ("open",), "The node can serve, or why not", Health, other_statuses=(503,)
     ),
-    Route("GET", "/metrics", metrics, ("open",), "Metrics for Prometheus", str),
+    Route("GET", "/metrics", metrics, ("open",), "Metrics for Prometheus", str, query=MetricsQuery),
 ]

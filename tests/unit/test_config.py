@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hub.config import RateLimit, Settings, load_settings, unknown_variables
+from hub.config import Settings, load_settings, unknown_variables
 from hub.config_sources import is_secret, variable
 from hub.errors import ConfigError
 from hub.keyfiles import load_or_create_secret, new_api_key
 from hub.origins import OriginPolicy, PublicUrl
+from hub.ratelimit import RateLimit
 
 SECRET = "hunter2-" + "x" * 40
 

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from hub.api.app import TABLE
 from hub.api.routing import Route
-from hub.config import RateLimit
+from hub.ratelimit import RateLimit
 from tests.support.api import Api
 from tests.support.clock import FakeClock
 

@@ -13,9 +13,8 @@ from hub.api.conditions import idempotency_key_of, if_match_of, media_type_of
 from hub.api.models import Page
 from hub.api.routing import read_query, refuse_faults
 from hub.api.shell import request_id_of
-from hub.config import RateLimit
 from hub.errors import Refused
-from hub.ratelimit import RateLimiter
+from hub.ratelimit import RateLimit, RateLimiter
 from tests.support.clock import FakeClock
 
 pytestmark = pytest.mark.req("R35")

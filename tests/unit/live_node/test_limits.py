@@ -8,7 +8,6 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from hub.config import RateLimit
 from hub.errors import Refused, StoreUnavailable
 from hub.live.eventstream import EventStreamConnection
 from hub.live.limits import LiveLimits
@@ -18,7 +17,7 @@ from hub.live.websocket import WebSocketConnection
 from hub.model.users import Profile, User
 from hub.model.vocabulary import BROADCASTS, LOG
 from hub.ports import Publication, Store
-from hub.ratelimit import RateLimiter
+from hub.ratelimit import RateLimit, RateLimiter
 from tests.support.clock import FakeClock
 from tests.support.live_wires import (
     FakeWire,
