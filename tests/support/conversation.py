@@ -66,12 +66,17 @@ def table(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 def cuts(frames: list[bytes]) -> Iterator[list[bytes]]:
+    """The same bytes in several cuts. What a client sends after its close frame comes with it, never apart: the
+    server may have gone by then."""
     whole = b"".join(frames)
+    last = next((i for i, one in enumerate(frames) if one[0] == 0x88), len(frames) - 1)
+    before, after = frames[: last + 1], b"".join(frames[last + 1 :])
     yield [whole]
-    if len(frames) > 1:
-        yield frames
+    if last:
+        yield [*before[:-1], before[-1] + after]
     if len(whole) <= SHORT_BYTES:
-        yield [whole[i : i + 1] for i in range(len(whole))]
+        single = b"".join(before)
+        yield [*(single[i : i + 1] for i in range(len(single) - 1)), single[-1:] + after]
 
 
 def check(server: EchoServer, case: Case) -> None:

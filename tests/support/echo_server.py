@@ -110,6 +110,22 @@ class EchoServer:
         self.loop.call_soon_threadsafe(run)
         return answer.result(PATIENCE_SECONDS)
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """The server's loop does nothing until the block ends."""
+        holding, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            holding.set()
+            done.wait(PATIENCE_SECONDS)
+
+        self.loop.call_soon_threadsafe(hold)
+        assert holding.wait(PATIENCE_SECONDS)
+        try:
+            yield
+        finally:
+            done.set()
+
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition about objects of the server's thread holds."""
 

@@ -105,6 +105,11 @@ class Peer:
                 time.sleep(0)
         return True
 
+    def reset(self) -> None:
+        """End the connection so that the server gets a reset, whatever was read."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
     # ------------------------------------------------------------ in
 
     def _more(self) -> bool:
