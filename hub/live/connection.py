@@ -10,7 +10,7 @@ import secrets
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from hub.live.seam import Frame, Identity
+from hub.live.seam import Frame, Identity, Parcel
 from hub.live.wheel import NOT_DUE
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_closing",
+        "_direct",
         "_edge",
         "_output",
         "_paused",
@@ -41,6 +42,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, edge: "Edge", identity: Identity = NOBODY) -> None:
         self._edge = edge
         self._transport: asyncio.Transport | None = None
+        self._direct: asyncio.Transport | None = None  # the same while it takes more and nobody ended it
         self._output: list[bytes] | None = None
         self._queued_bytes = 0  # counted only while paused
         self._paused = False
@@ -56,11 +58,13 @@ class Connection(asyncio.Protocol):
     def attach(self, transport: asyncio.Transport) -> None:
         """Own this transport from now on."""
         self._transport = transport
+        self._direct = transport
         transport.set_write_buffer_limits(high=self._edge.limits.write_buffer_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The transport is gone, whoever ended it."""
         self._transport = None
+        self._direct = None
         self._ended()
 
     def eof_received(self) -> bool | None:
@@ -70,12 +74,15 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer does not read as fast as we write."""
         self._paused = True
+        self._direct = None
         self._queued_bytes = 0
 
     def resume_writing(self) -> None:
         """The peer reads again."""
         self._paused = False
         self.flush()
+        if not self._paused and not self._closing:
+            self._direct = self._transport
 
     def is_closing(self) -> bool:
         """Whether the connection is over or about to be."""
@@ -90,6 +97,10 @@ class Connection(asyncio.Protocol):
     def push(self, frame: Frame) -> None:
         """Send one publication."""
         self.send(self.encode(frame))
+
+    @abstractmethod
+    def push_parcel(self, parcel: Parcel) -> None:
+        """Send publications that many connections get alike. A sweep has joined them: they need not wait for more."""
 
     @abstractmethod
     def encode(self, frame: Frame) -> bytes:
@@ -161,6 +172,7 @@ class Connection(asyncio.Protocol):
 
     def _ended(self) -> None:
         self._output = None
+        self._direct = None
         if self._transport is None:
             self._edge.wheel.cancel(self)
         if not self._closing:

@@ -14,7 +14,7 @@ from typing import Final
 from hub.live import sse
 from hub.live.connection import Connection
 from hub.live.edge import Edge
-from hub.live.seam import Frame, Identity, Joined, StreamPosition
+from hub.live.seam import Frame, Identity, Joined, Parcel, StreamPosition
 from hub.model.vocabulary import BROADCASTS, personal_channel
 
 _REASONS: Final = {3001: "shutdown", 3005: "token_expired", 3008: "slow"}
@@ -108,10 +108,25 @@ class EventStreamConnection(Connection):
         """A publication as an event with the cursor after it."""
         if frame.offset:
             self._move(frame.channel, frame.place())
-        if frame.report_id and self._alive_at is math.inf:
-            self._alive_at = self._edge.wheel.now() + self._edge.limits.alive_seconds
-            self._set_deadline()
+        if frame.report_id:
+            self._expect_proof()
         return self._framed(self._id_line() + frame.sse())
+
+    def push_parcel(self, parcel: Parcel) -> None:
+        """Send publications that many connections get alike; only the place on the personal channel is each one's own."""
+        if not self._chunked:
+            for frame in parcel.frames:
+                self.push(frame)
+            return
+        if parcel.report_ids:
+            self._expect_proof()
+        self._broadcasts = parcel.frames[-1].place()
+        data = parcel.sse_chunk(self._personal)
+        transport = self._direct
+        if transport is not None and self._output is None:
+            transport.write(data)
+        else:
+            self.send(data)
 
     def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
         """EventSource knows no subscriptions."""
@@ -145,6 +160,11 @@ class EventStreamConnection(Connection):
             if not self._paused:
                 self.send(self._framed(sse.comment()))
         self._set_deadline()
+
+    def _expect_proof(self) -> None:
+        if self._alive_at is math.inf:
+            self._alive_at = self._edge.wheel.now() + self._edge.limits.alive_seconds
+            self._set_deadline()
 
     def _prove(self, now: float) -> None:
         transport = self._transport

@@ -14,7 +14,7 @@ from hub.live.broadcasts import BroadcastEntry
 from hub.live.metrics import LiveMetrics
 from hub.live.reached import Reached
 from hub.live.registry import Member, Registry, Seat
-from hub.live.seam import Frame
+from hub.live.seam import Frame, Parcel
 from hub.model.visibility import visible
 from hub.model.vocabulary import BROADCASTS
 from hub.ports import Clock
@@ -111,13 +111,10 @@ class Fanout:
             batch, self._queue = self._queue, []
             plan = _Plan(batch)
             fresh_from_us = self._clock.now_us() - self._ttl_us
-            done = wires = 0
-            for member in self._candidates(batch):
-                wires += len(member.seats)
-                done += self._offer(member, plan, fresh_from_us)
-                if wires >= SLICE:
-                    wires = 0
-                    yield
+            done = 0
+            for members in self._slices(batch):
+                done += self._offer_all(members, plan, fresh_from_us)
+                yield
             self._count(batch, done)
 
     def _candidates(self, batch: list[BroadcastEntry]) -> list[Member]:
@@ -128,13 +125,59 @@ class Fanout:
         found.update(dict.fromkeys(self._registry.subscribers(topics)))
         return list(found)
 
+    def _slices(self, batch: list[BroadcastEntry]) -> Iterator[list[Member]]:
+        """Who may get some of it, in portions of about as many wires as `SLICE`."""
+        members = self._candidates(batch)
+        if len(self._registry.seats) < 2 * len(self._registry.members):
+            for first in range(0, len(members), SLICE):
+                yield members[first : first + SLICE]
+            return
+        portion: list[Member] = []
+        wires = 0
+        for member in members:
+            portion.append(member)
+            wires += len(member.seats)
+            if wires >= SLICE:
+                yield portion
+                portion, wires = [], 0
+        yield portion
+
+    def _offer_all(self, members: list[Member], plan: "_Plan", fresh_from_us: int) -> int:
+        """Give members what they may see of a batch; returns the written frames. The hottest loop of a node."""
+        first = plan.first if plan.uniform else 0
+        excluded, parcels = plan.excluded, plan.parcels
+        written = 0
+        for member in members:
+            if (
+                not first
+                or member.restricted
+                or not member.ready
+                or member.user_at_us < fresh_from_us
+                or (excluded and member.user_id in excluded)
+            ):
+                written += self._offer(member, plan, fresh_from_us)
+                continue
+            parcel = parcels.get(member.locale) or plan.parcel(member.locale)
+            seats = member.seats
+            for seat in seats if len(seats) == 1 else seats.copy():
+                if seat.held is not None or seat.left or seat.broadcasts_after >= first:
+                    written += self._write_to(seat, plan.frames(parcel))
+                    continue
+                try:
+                    seat.wire.push_parcel(parcel)
+                except Exception:
+                    logger.exception("a connection failed while it was written to")
+                    continue
+                for report_id in parcel.report_ids:
+                    self._reached.written(seat, report_id)
+                written += len(parcel.frames)
+        return written
+
     def _offer(self, member: Member, plan: "_Plan", fresh_from_us: int) -> int:
-        """Give a member what they may see of a batch, or keep it until their row is loaded; returns written frames."""
+        """Give one member what they may see, tested one by one, or keep it until their row is loaded."""
         if not member.ready or member.user_at_us < fresh_from_us:
             self._keep(member, plan.batch)
             return 0
-        if plan.uniform and not member.restricted and member.user_id not in plan.excluded:
-            return self._write(member, plan.frames(member.locale))
         return self._write(member, [(entry, self._frame_or_gap(member, entry)) for entry in plan.batch])
 
     def _keep(self, member: Member, batch: list[BroadcastEntry]) -> None:
@@ -152,13 +195,15 @@ class Fanout:
             self._metrics.delivered(BROADCASTS, written)
 
     def _write(self, member: Member, frames: "list[tuple[BroadcastEntry, Frame | bool]]") -> int:
+        return sum([self._write_to(seat, frames) for seat in member.seats.copy()])
+
+    def _write_to(self, seat: Seat, frames: "list[tuple[BroadcastEntry, Frame | bool]]") -> int:
         written = 0
-        for seat in member.seats.copy():
-            after = seat.broadcasts_after
-            for entry, frame in frames:
-                if frame is not False and entry.sequence > after:
-                    self.deliver(seat, BROADCASTS, None if frame is True else frame)
-                    written += 1
+        after = seat.broadcasts_after
+        for entry, frame in frames:
+            if frame is not False and entry.sequence > after:
+                self.deliver(seat, BROADCASTS, None if frame is True else frame)
+                written += 1
         return written
 
     def _frame_or_gap(self, member: Member, entry: BroadcastEntry) -> Frame | bool:
@@ -195,19 +240,24 @@ class Fanout:
 
 
 class _Plan:
-    """What a batch has in common for members without rules."""
+    """What a batch has in common for members without rules: one parcel per locale."""
 
-    __slots__ = ("_by_locale", "batch", "excluded", "uniform")
+    __slots__ = ("batch", "excluded", "first", "parcels", "uniform")
 
     def __init__(self, batch: list[BroadcastEntry]) -> None:
         self.batch = batch
+        self.first = batch[0].sequence
         self.uniform = all(entry.uniform for entry in batch)
         self.excluded = frozenset[str]().union(*(entry.excluded for entry in batch))
-        self._by_locale: dict[str | None, list[tuple[BroadcastEntry, Frame | bool]]] = {}
+        self.parcels: dict[str | None, Parcel] = {}
 
-    def frames(self, locale: str | None) -> list[tuple[BroadcastEntry, Frame | bool]]:
+    def parcel(self, locale: str | None) -> Parcel:
         """The batch for everyone with this locale who is not excluded from any of it."""
-        frames = self._by_locale.get(locale)
-        if frames is None:
-            frames = self._by_locale[locale] = [(entry, entry.frame_in(locale, None)) for entry in self.batch]
-        return frames
+        parcel = self.parcels.get(locale)
+        if parcel is None:
+            parcel = self.parcels[locale] = Parcel([entry.frame_in(locale, None) for entry in self.batch])
+        return parcel
+
+    def frames(self, parcel: Parcel) -> list[tuple[BroadcastEntry, Frame | bool]]:
+        """The same one by one, for who may not have got all of it."""
+        return list(zip(self.batch, parcel.frames, strict=True))

@@ -76,6 +76,34 @@ class Frame:
         return self._place
 
 
+class Parcel:
+    """Publications of `broadcasts` in order, joined once per wire form and shared by every connection that gets all of them."""
+
+    __slots__ = ("_sse", "frames", "joined", "report_ids")
+
+    def __init__(self, frames: list[Frame]) -> None:
+        self.frames = frames
+        self.report_ids = [frame.report_id for frame in frames if frame.report_id]
+        self.joined = b""  # what `websocket` made
+        self._sse: dict[int, list[bytes]] = {}
+
+    def websocket(self) -> bytes:
+        """Their RFC 6455 frames, one after the other."""
+        if not self.joined:
+            frames = [frame.websocket_frame() for frame in self.frames]
+            self.joined = frames[0] if len(frames) == 1 else b"".join(frames)
+        return self.joined
+
+    def sse_chunk(self, personal: bytes) -> bytes:
+        """Their events as one HTTP chunk for a client whose place on its personal channel is `personal`."""
+        parts = self._sse.get(len(personal))
+        if parts is None:
+            parts = self._sse[len(personal)] = sse.chunk_around_place(
+                [(frame.place(), frame.sse()) for frame in self.frames], len(personal)
+            )
+        return personal.join(parts)
+
+
 class Wire(Protocol):
     """One connected client, as the node sees it. Slotted; no task, no queue of its own beyond the bounded buffer."""
 
@@ -90,6 +118,10 @@ class Wire(Protocol):
 
     def push(self, frame: Frame) -> None:
         """Send one publication (joined with others of this sweep). Never raises, never blocks."""
+        ...
+
+    def push_parcel(self, parcel: Parcel) -> None:
+        """Send publications that many wires get alike. Never raises, never blocks."""
         ...
 
     def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:

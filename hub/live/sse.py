@@ -5,6 +5,7 @@ sends as one decodes to None, which means "unknown": the client is told to refet
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _EPOCH = r"[A-Za-z0-9._~+=-]{0,64}"
@@ -59,6 +60,21 @@ def event(kind: str, data: bytes, retry_ms: int | None = None) -> bytes:
 def id_line(personal: bytes, broadcasts: bytes) -> bytes:
     """The line that makes the browser remember a cursor, given its halves."""
     return b"id: 1!%b!%b\n" % (personal, broadcasts)
+
+
+def chunk_around_place(events: Sequence[tuple[bytes, bytes]], length: int) -> list[bytes]:
+    """The pieces of one chunk of (place on `broadcasts`, event), to be joined by a place of this length.
+
+    Connections differ in their place on the personal channel alone, so one `join` makes the chunk for each.
+    """
+    pieces = [b""]
+    for place, text in events:
+        pieces[-1] += b"id: 1!"
+        pieces.append(b"!%b\n%b" % (place, text))
+    size = sum(map(len, pieces)) + len(events) * length
+    pieces[0] = b"%x\r\n%b" % (size, pieces[0])
+    pieces[-1] += b"\r\n"
+    return pieces
 
 
 def comment(text: str = "") -> bytes:

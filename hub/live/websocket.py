@@ -31,7 +31,7 @@ from hub.live.rfc6455 import (
     pong_frame,
     text_frame,
 )
-from hub.live.seam import Frame, Identity, Joined, StreamPosition
+from hub.live.seam import Frame, Identity, Joined, Parcel, StreamPosition
 from hub.model.vocabulary import BROADCASTS, personal_channel
 
 logger = logging.getLogger(__name__)
@@ -336,6 +336,14 @@ class WebSocketConnection(Connection):
     def encode(self, frame: Frame) -> bytes:
         """A publication as a text frame."""
         return frame.websocket_frame()
+
+    def push_parcel(self, parcel: Parcel) -> None:
+        """Send publications that many connections get alike. What most deliveries cost stands here in one place."""
+        transport = self._direct
+        if transport is not None and self._output is None:
+            transport.write(parcel.joined or parcel.websocket())
+        else:
+            self.send(parcel.websocket())
 
     def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
         """Tell the client that a subscription began or ended."""

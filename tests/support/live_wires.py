@@ -10,7 +10,7 @@ from hub.adapters.memory_bus import MemoryBus
 from hub.errors import BusUnavailable, StoreUnavailable
 from hub.live.broadcasts import encode_broadcast
 from hub.live.node import LiveNode
-from hub.live.seam import Frame, Identity, Joined, StreamPosition
+from hub.live.seam import Frame, Identity, Joined, Parcel, StreamPosition
 from hub.model.events import BroadcastAudience
 from hub.model.notifications import Broadcast, Content
 from hub.model.users import Preferences, Profile, Subscription, User
@@ -44,6 +44,10 @@ class FakeWire:
         self._news.set()
         if self.on_push is not None:
             self.on_push(frame)
+
+    def push_parcel(self, parcel: Parcel) -> None:
+        for frame in parcel.frames:
+            self.push(frame)
 
     def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
         raise AssertionError("the node announces nothing of its own")
