@@ -1,17 +1,22 @@
 """Who is calling: user tokens and sessions, checked against revocations. The one gate of HTTP, WebSocket and SSE.
 
 A revocation counts from the moment it is in SQL: the user's row is read on every check, no cache stands before it.
+Checks of connections that come together share a query.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from hub.errors import TokenError
 from hub.live.seam import Identity
+from hub.model.users import User
 from hub.origins import OriginPolicy
 from hub.ports import UserStore
 from hub.sessions import Sessions
 from hub.tokens import Tokens
+
+ReadUser = Callable[[str], Awaitable[User | None]]
+"""Reads a user's row by a query that begins after the call. Raises `StoreUnavailable`."""
 
 OPERATOR_SCOPES: Final = frozenset({"publish", "users", "types", "read"})
 """What an operator's session may do on the API: all but API keys."""
@@ -25,6 +30,13 @@ class Access:
         self.sessions = sessions
         self.origins = origins
         self._users = users
+        self._read: ReadUser = self._load
+
+    def reading(self, read: ReadUser) -> "Access":
+        """The same gate with another way to read users."""
+        other = Access(self.tokens, self.sessions, self._users, self.origins)
+        other._read = read
+        return other
 
     async def authenticate(self, token: str) -> Identity:
         """The bearer of a user token. Raises `TokenExpired`, `TokenError`, `StoreUnavailable`."""
@@ -39,12 +51,15 @@ class Access:
         return origin is None or self.origins.allows(origin, host)
 
     async def _not_revoked(self, identity: Identity) -> Identity:
-        user = (await self._users.load_users([identity.user_id])).get(identity.user_id)
+        user = await self._read(identity.user_id)
         if user is not None:
             valid_from_us = max(user.tokens_valid_from_us, user.erased_at_us or 0)
             if identity.issued_at_us < valid_from_us:
                 raise TokenError("The token was revoked.")
         return identity
+
+    async def _load(self, user_id: str) -> User | None:
+        return (await self._users.load_users([user_id])).get(user_id)
 
 
 def is_same_origin_call(origins: OriginPolicy, headers: Mapping[bytes, bytes], unsafe: bool) -> bool:

@@ -295,7 +295,9 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         metrics=core.metrics,
         deployment=core.deployment,
         node=node,
-        edge=Edge(node, access, clock, forward_presence=partial(_forward_presence, bus)),
+        edge=Edge(
+            node, access.reading(node.viewers.fresh), clock, forward_presence=partial(_forward_presence, bus)
+        ),
     )
 
 

@@ -77,7 +77,8 @@ class LiveNode:
             self._reload,
             TTL_SECONDS,
         )
-        self._roster = Roster(self._registry, Viewers(store, clock), clock, self._fanout.flush)
+        self.viewers = Viewers(store, clock)  # whoever checks tokens may read through it
+        self._roster = Roster(self._registry, self.viewers, clock, self._fanout.flush)
         self._channels = self._subscriptions(linger_seconds)
         self._joining = Joining(self._channels, self._roster, self._fanout)
         self._tasks: set[asyncio.Task[None]] = set()

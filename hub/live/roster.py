@@ -36,7 +36,7 @@ class Roster:
         """See that the member's row is there or under way."""
         if member.ready or member.loading is not None:
             return
-        viewer = self._viewers.kept(member.user_id)
+        viewer = self._viewers.take(member.user_id)
         if viewer is None:
             self._load(member)
         else:

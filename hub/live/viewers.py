@@ -1,12 +1,14 @@
-"""Viewers: users with their subscriptions, as visibility reads them, loaded in batches and kept for a while.
+"""Viewers: users with their subscriptions, as visibility reads them, loaded in batches.
 
 What is served is never older than the time to live, and never older than the last control message about the user
-(`forget`). A load that was under way when one came is done again.
+(`forget`). A load that was under way when one came is done again. What the check of a token read (`fresh`) is kept
+for the join that follows it, so that a connection costs one row of one query.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
+from functools import partial
 from typing import Final, NamedTuple
 
 from hub.errors import StoreUnavailable
@@ -30,7 +32,7 @@ class Viewers:
     """A cache in front of `UserStore.load_users`."""
 
     def __init__(
-        self, store: UserStore, clock: Clock, *, ttl_seconds: float = TTL_SECONDS, capacity: int = 20_000
+        self, store: UserStore, clock: Clock, *, ttl_seconds: float = TTL_SECONDS, capacity: int = 4_000
     ) -> None:
         self._store = store
         self._clock = clock
@@ -40,23 +42,27 @@ class Viewers:
         self._waiting: dict[str, asyncio.Future[Viewer]] = {}
         self._loading: dict[str, asyncio.Future[Viewer]] = {}
         self._outdated: set[str] = set()  # of those that are loading
+        self._to_keep: set[str] = set()  # of those that wait or are loading
         self._task: asyncio.Task[None] | None = None
 
-    def kept(self, user_id: str) -> Viewer | None:
-        """What is known and fresh."""
-        viewer = self._kept.get(user_id)
-        if viewer is None or viewer.at_us < self._clock.now_us() - self._ttl_us:
-            return None
-        self._kept.move_to_end(user_id)
-        return viewer
+    def take(self, user_id: str) -> Viewer | None:
+        """What `fresh` has read lately; once."""
+        viewer = self._kept.pop(user_id, None)
+        return None if viewer is None or viewer.at_us < self._clock.now_us() - self._ttl_us else viewer
+
+    async def fresh(self, user_id: str) -> User:
+        """The user as of now: read by a query that begins after this call. Raises `StoreUnavailable`."""
+        self._to_keep.add(user_id)
+        return (await asyncio.shield(self._wait_for(user_id))).user
 
     def load(self, user_id: str) -> asyncio.Future[Viewer]:
         """Ask the store; calls that come together share a query. The future is shared: wait for it shielded.
 
         Its exception is `StoreUnavailable`.
         """
-        if user_id in self._loading:
-            return self._loading[user_id]
+        return self._loading.get(user_id) or self._wait_for(user_id)
+
+    def _wait_for(self, user_id: str) -> asyncio.Future[Viewer]:
         future = self._waiting.get(user_id)
         if future is None:
             future = self._waiting[user_id] = asyncio.get_running_loop().create_future()
@@ -92,6 +98,7 @@ class Viewers:
                 future.exception()
             self._waiting.clear()
             self._loading.clear()
+            self._to_keep.clear()
 
     async def _load_batch(self) -> None:
         ids = list(self._waiting)[:_BATCH]
@@ -113,11 +120,21 @@ class Viewers:
                 future.set_exception(failure)
                 future.exception()  # nobody may be waiting any more
             elif user_id in outdated:
-                self._waiting[user_id] = future
+                self._wait_for(user_id).add_done_callback(partial(_pass_on, future))
             else:
                 viewer = Viewer(users.get(user_id) or User(Profile(user_id)), now_us)
-                self._kept[user_id] = viewer
-                self._kept.move_to_end(user_id)
+                if user_id in self._to_keep and user_id not in self._waiting:
+                    self._to_keep.discard(user_id)
+                    self._kept[user_id] = viewer
                 future.set_result(viewer)
         while len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
+
+
+def _pass_on(waiting: asyncio.Future[Viewer], done: asyncio.Future[Viewer]) -> None:
+    error = done.exception()
+    if error is None:
+        waiting.set_result(done.result())
+    else:
+        waiting.set_exception(error)
+        waiting.exception()

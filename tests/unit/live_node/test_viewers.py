@@ -1,0 +1,73 @@
+"""Rows of users: loads that come together share a query, and the check of a token costs the join no second one."""
+
+import asyncio
+
+import pytest
+
+from hub.errors import StoreUnavailable
+from hub.live.viewers import Viewers
+from tests.support.clock import FakeClock
+from tests.support.live_wires import LiveStore, make_user, settle
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.mark.req("I16")
+async def test_a_fresh_row_is_read_by_a_query_that_begins_after_the_call(clock: FakeClock) -> None:
+    store = LiveStore()
+    store.gate = asyncio.Event()
+    viewers = Viewers(store, clock)  # type: ignore[arg-type]
+    early = asyncio.create_task(viewers.fresh("alice"))
+    await settle()
+    store.users["alice"] = make_user("alice", locale="ko")
+    late = [asyncio.create_task(viewers.fresh(user_id)) for user_id in ("alice", "alice", "bob")]
+    await settle()
+    store.gate.set()
+    assert (await early).profile.locale is None
+    assert [user.profile.locale for user in await asyncio.gather(*late)] == ["ko", "ko", None]
+    assert store.queries == [["alice"], ["alice", "bob"]]
+
+
+async def test_what_the_check_of_a_token_read_is_taken_once_and_only_while_it_is_good(
+    clock: FakeClock,
+) -> None:
+    store = LiveStore()
+    viewers = Viewers(store, clock)  # type: ignore[arg-type]
+    await viewers.fresh("alice")
+    assert viewers.take("alice") is not None
+    assert viewers.take("alice") is None
+    await viewers.fresh("alice")
+    viewers.forget("alice")
+    assert viewers.take("alice") is None
+    await viewers.fresh("alice")
+    clock.advance(61)
+    assert viewers.take("alice") is None
+    await viewers.load("alice")
+    assert viewers.take("alice") is None  # what nobody checks a token with is not kept
+
+
+async def test_a_row_that_changes_while_it_is_read_for_two_is_read_again_for_both(clock: FakeClock) -> None:
+    store = LiveStore()
+    store.gate = asyncio.Event()
+    viewers = Viewers(store, clock)  # type: ignore[arg-type]
+    first = viewers.load("alice")
+    await settle()
+    second = asyncio.create_task(viewers.fresh("alice"))
+    await settle()
+    store.users["alice"] = make_user("alice", locale="ko")
+    viewers.forget("alice")
+    store.gate.set()
+    assert (await first).user.profile.locale == "ko"
+    assert (await second).profile.locale == "ko"
+    assert store.queries == [["alice"], ["alice"]]
+
+
+async def test_with_the_store_away_everybody_hears_of_it(clock: FakeClock) -> None:
+    store = LiveStore()
+    store.away = True
+    viewers = Viewers(store, clock)  # type: ignore[arg-type]
+    outcomes = await asyncio.gather(viewers.fresh("alice"), viewers.fresh("bob"), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
