@@ -7,7 +7,6 @@ A part that refuses its settings (exit code 2) at the first start ends the whole
 
 import asyncio
 import contextlib
-import errno
 import random
 import signal
 import socket
@@ -213,26 +212,6 @@ class Supervisor:
             await asyncio.gather(child.keeper, return_exceptions=True)
         if child.process:
             await children.stop(child.process, child.part.drain_seconds)
-
-
-def ensure_port_free(host: str, port: int) -> None:
-    """Refuse a port that somebody uses: nodes share theirs, so the system itself would not. Raises ConfigError."""
-    try:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as error:
-        raise ConfigError(f"CLARION_HOST is {host!r}, but it must be an address of this machine.") from error
-    with socket.socket(address[0], socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address[4])
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigError(f"CLARION_PORT is {port}, but something listens there already.") from error
-            if error.errno == errno.EACCES:
-                raise ConfigError(f"CLARION_PORT is {port}, but this user may not listen there.") from error
-            raise ConfigError(
-                f"CLARION_HOST is {host!r}, but it must be an address of this machine."
-            ) from error
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -11,10 +11,9 @@ from hub.api.models import Health
 from hub.api.parts import Parts
 from hub.api.routing import Call, Reply, Route
 from hub.errors import ClarionError
+from hub.shared_port import DEPLOYMENT_HEADER
 
 CHECK_SECONDS: Final = 2.0
-DEPLOYMENT_HEADER: Final = b"x-clarion-deployment"
-"""By this nodes that share a port tell their own from strangers (`hub.shared_port`)."""
 
 
 class MetricsQuery(Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,6 @@ from hub.cli.client import reachable
 from hub.cli.output import print_json, print_line, stdout
 
 if TYPE_CHECKING:
-    from hub.children import Launch
     from hub.config import Settings
 
 DEMO_USER = "alice"
@@ -20,57 +18,39 @@ TOKEN_SECONDS = 30 * 86_400
 
 HostOption = Annotated[str | None, typer.Option(help="Where to listen; CLARION_HOST if unset.")]
 PortOption = Annotated[int | None, typer.Option(min=1, max=65_535, help="CLARION_PORT if unset.")]
+NodesOption = Annotated[
+    int, typer.Option(min=1, max=64, help="Hub nodes, which share the port; one per core.")
+]
+GeneratorsOption = Annotated[int, typer.Option(min=1, max=64, help="Generators, which share the partitions.")]
 
 
-@app.command(epilog="Example: clarion up --port 8080", rich_help_panel=RUN)
-def up(host: HostOption = None, port: PortOption = None, as_json: JsonOption = False) -> None:
+@app.command(epilog="Example: clarion up --port 8080 --nodes 2", rich_help_panel=RUN)
+def up(
+    host: HostOption = None,
+    port: PortOption = None,
+    nodes: NodesOption = 1,
+    generators: GeneratorsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
     """Start everything on this machine, with embedded parts where the settings name none."""
     from hub.logs import configure_logging
-    from hub.supervisor import ensure_port_free
+    from hub.shared_port import held_port, require_sharing
 
+    require_sharing(nodes)
     config = settings(host=host, port=port).with_generated_secrets()
     configure_logging(config, "up")
-    ensure_port_free(config.host, config.port)
-    asyncio.run(_up(config, as_json))
+    with held_port(config.host, config.port):
+        asyncio.run(_up(config, nodes, generators, as_json))
 
 
-async def _up(config: "Settings", as_json: bool) -> None:
-    from hub.supervisor import Part, Supervisor, free_port, http_ready
-    from hub.wiring import embedded_redis, migrate_database
+async def _up(config: "Settings", nodes: int, generators: int, as_json: bool) -> None:
+    from hub.cli.parts import parts_of
+    from hub.supervisor import Supervisor
+    from hub.wiring import migrate_database
 
-    parts = []
-    metrics_port = str(free_port())  # the generator's, shown by the node beside its own
-    shared: dict[str, str] = {}
-    node_environment = {
-        "CLARION_HOST": config.host,
-        "CLARION_PORT": str(config.port),
-        "CLARION_METRICS_PEERS": f"http://127.0.0.1:{metrics_port}/metrics",
-    }
-    generator_environment = {"CLARION_HOST": "127.0.0.1", "CLARION_METRICS_PORT": metrics_port}
-    if config.is_embedded_redis:
-        valkey = embedded_redis(config)
-        shared["CLARION_REDIS_URL"] = valkey.url
-        parts.append(
-            Part(
-                "valkey",
-                valkey.launch,
-                ready=valkey.is_ready,
-                stage=0,
-                output=valkey.log_path,
-                explain=valkey.last_words,
-            )
-        )
+    parts = parts_of(config, nodes, generators)
     await migrate_database(config)
-    node_ready = http_ready(reachable(config.host), config.port)
-    parts.append(Part("node", lambda: _launch("node", shared | node_environment), ready=node_ready))
-    parts.append(Part("generator", lambda: _launch("generate", shared | generator_environment)))
     await Supervisor(config.data_dir, parts, on_ready=lambda: _greet(config, as_json)).run()
-
-
-def _launch(command: str, environment: dict[str, str]) -> "Launch":
-    from hub.children import Launch
-
-    return Launch((sys.executable, "-m", "hub", command), environment)
 
 
 async def _greet(config: "Settings", as_json: bool) -> None:
@@ -127,7 +107,7 @@ def node(host: HostOption = None, port: PortOption = None) -> None:
     from hub.loops import run
 
     config = settings(host=host, port=port).with_generated_secrets()
-    configure_logging(config, "node")
+    configure_logging(config, config.process_name or "node")
     run(_node(config))
 
 
@@ -137,6 +117,7 @@ async def _node(config: "Settings") -> None:
     from hub.live.server import listen, serve
     from hub.logs import get_logger
     from hub.loops import leave_alone_what_stays
+    from hub.shared_port import refuse_strangers
     from hub.wiring import open_core, open_hub, redis_health
     from web.routes import page_routes
 
@@ -144,7 +125,10 @@ async def _node(config: "Settings") -> None:
     if health.weakness:
         get_logger(__name__).warning("an accepted event may be lost in a crash", reason=health.weakness)
     sockets = listen(config.host, config.port)
+    if config.direct_port is not None:
+        sockets += listen("127.0.0.1", config.direct_port, reuse_port=False)
     async with open_core(config, "node") as core, open_hub(core, health.durability) as hub:
+        await refuse_strangers(reachable(config.host), config.port, core.deployment)
         routes = [*live_routes(hub.edge), *page_routes(hub)]
         proxies = [str(network) for network in config.trusted_proxies]
         app = create_app(hub, routes)
@@ -159,7 +143,7 @@ def generate() -> None:
     from hub.loops import run
 
     config = settings().with_generated_secrets()
-    configure_logging(config, "generator")
+    configure_logging(config, config.process_name or "generator")
     run(_generate(config))
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from hub.children import Launch
 from hub.errors import ConfigError
-from hub.supervisor import Part, PartFailed, Supervisor, ensure_port_free, http_ready
+from hub.shared_port import ensure_port_free, held_port, refuse_strangers, require_sharing
+from hub.supervisor import Part, PartFailed, Supervisor, http_ready
 from tests.support.processes import eventually, is_alive
 
 # Notes its pid, then waits; notes its end when it is asked to stop.
@@ -162,6 +163,67 @@ async def test_ports(free_port: int) -> None:
         ensure_port_free("203.0.113.7", free_port)
     with pytest.raises(ConfigError, match="CLARION_HOST"):
         ensure_port_free("no-such-host.invalid", free_port)
+
+
+def listener(port: int, **options: bool) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port), **options)
+
+
+async def test_a_held_port_is_for_those_who_share(free_port: int) -> None:
+    taken = f"CLARION_PORT is {free_port}, but something listens there already"
+    with held_port("127.0.0.1", free_port):
+        with pytest.raises(ConfigError, match=taken), held_port("127.0.0.1", free_port):
+            pass
+        with pytest.raises(OSError, match="in use"):
+            listener(free_port)
+        with listener(free_port, reuse_port=True), listener(free_port, reuse_port=True):
+            with pytest.raises(ConfigError, match=taken):
+                ensure_port_free("127.0.0.1", free_port)
+            with pytest.raises(OSError, match="in use"):
+                listener(free_port)
+    with held_port("127.0.0.1", free_port):
+        pass
+
+
+async def answer_with(head: bytes, port: int) -> asyncio.Server:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        writer.close()
+
+    return await asyncio.start_server(answer, "127.0.0.1", port)
+
+
+async def test_a_node_joins_its_own_and_nobody_else(
+    free_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await refuse_strangers("127.0.0.1", free_port, "ours")  # nobody listens
+    assert not caplog.records
+    for head, is_ours in [
+        (b"HTTP/1.1 200 OK\r\nX-Clarion-Deployment: ours\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nx-clarion-deployment: theirs\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\n\r\n", False),
+        (b"220 mail.example.com ESMTP\r\n", False),
+        (b"x" * 20_000, False),
+    ]:
+        async with await answer_with(head, free_port):
+            if is_ours:
+                await refuse_strangers("127.0.0.1", free_port, "ours")
+            else:
+                with pytest.raises(ConfigError, match=f"CLARION_PORT is {free_port}, but something listens"):
+                    await refuse_strangers("127.0.0.1", free_port, "ours")
+    monkeypatch.setattr("hub.shared_port.ANSWER_SECONDS", 0.05)
+    with listener(free_port):  # takes connections and says nothing: it may be a node at the end of its tether
+        await refuse_strangers("127.0.0.1", free_port, "ours")
+    assert "cannot be told" in caplog.text
+
+
+def test_several_nodes_need_a_system_that_shares_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_sharing(2)
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    require_sharing(1)
+    with pytest.raises(ConfigError, match="--nodes is 2, but on this system only one process may listen"):
+        require_sharing(2)
 
 
 async def test_readiness_by_http(free_port: int) -> None:
