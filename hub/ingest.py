@@ -70,7 +70,7 @@ class Ingest:
                 reading = self._queue.read_ingest(None, BATCH_ENTRIES, WAIT_SECONDS)
                 entries = await unless_stopped(stop, reading)
                 if entries:
-                    await self._intake.watch_queue()
+                    await self._intake.watch_queue(count_ingest=False)
                     await self.take(entries)
                     await self._queue.trim_ingest(entries[-1].entry_id)
             except QueueUnavailable as error:

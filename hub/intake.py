@@ -5,15 +5,15 @@ A raised `QueueUnavailable` means that the outcome is unknown: the caller repeat
 """
 
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from typing import Annotated, Any, Final, Protocol
+from os import urandom
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from hub.decoding import decode_json
 from hub.errors import FieldError, Refused
@@ -48,8 +48,7 @@ class IntakeMetrics(Protocol):
     def refused(self, source: str, code: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """An event that is on disk. `replayed`: it was already, under the same idempotency key."""
 
     id: str
@@ -66,8 +65,7 @@ class BatchResult:
     replayed: bool  # every accepted item was a replay
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True):
     """One event on its way in: decoded, with where it came from and the id it shall get."""
 
     event: EventInput
@@ -76,10 +74,19 @@ class Submission:
     idempotency: Idempotency | None
 
 
+# Of one entry more than the limit the decoder complains at once; a list would be filled with millions first.
+_BatchArray: Final = msgspec.defstruct(
+    "_BatchArray",
+    [(f"item_{index}", msgspec.Raw, None) for index in range(BATCH_LIMIT)],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+
 _single: Final = msgspec.json.Decoder(EventInput)
 _item: Final = msgspec.json.Decoder(BatchItem)
 _LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
-_array: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_array: Final = msgspec.json.Decoder(_BatchArray)
+_any_array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _canonical: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -106,13 +113,13 @@ class Intake:
         self._metrics = metrics
         self._waiting = 0
 
-    async def watch_queue(self) -> None:
+    async def watch_queue(self, *, count_ingest: bool = True) -> None:
         """Refresh the number of waiting events that `publish` compares with the limit. Call about every second.
 
-        What still waits in the public stream does not count: it could not leave it otherwise.
+        What waits in the public stream counts, but not for who empties it: it could not leave the stream otherwise.
         """
         waiting = await self._queue.waiting()
-        self._waiting = sum(count for name, count in waiting.items() if name != "ingest")
+        self._waiting = sum(count for name, count in waiting.items() if name != "ingest" or count_ingest)
 
     async def publish(self, body: bytes, source: str, key_id: str, idempotency_key: str | None) -> Accepted:
         """Accept one event. Raises `Refused` (400, 409, 413, 422, 503) or `QueueUnavailable`."""
@@ -164,43 +171,45 @@ class Intake:
         when its answer is missing; then all of them are to be repeated.
         """
         self._refuse_when_full()
+        types = {name: await self._types.type(name) for name in {one.event.type for one in submissions}}
+        now_us = self._clock.now_us()
         outcomes: list[Refused | None] = []
         appends: list[Append] = []
         for submission in submissions:
+            event, source = submission.event, submission.source
             try:
-                appends.append(append_of(await self._admit(submission), submission.idempotency))
+                admitted = admit(
+                    event,
+                    types[event.type],
+                    event_id=submission.event_id,
+                    now_us=now_us,
+                    source=source,
+                    partitions=self._partitions,
+                )
+                appends.append(append_of(admitted, submission.idempotency))
                 outcomes.append(None)
             except Refused as refused:
-                self._metrics.refused(submission.source, refused.code)
+                self._metrics.refused(source, refused.code)
                 outcomes.append(refused)
         appended = iter(await self._queue.append(appends) if appends else [])
         results = [refused or _appended(next(appended)) for refused in outcomes]
-        for submission, result in zip(submissions, results, strict=True):
-            if isinstance(result, Accepted):
-                self._metrics.accepted(submission.source, 1)
+        sources = [one.source for one, got in zip(submissions, results, strict=True) if type(got) is Accepted]
+        for source in dict.fromkeys(sources):
+            self._metrics.accepted(source, sources.count(source))
         return results
 
     def new_id(self) -> str:
         """A fresh event id."""
-        return self._ids.new(self._clock.now_us(), secrets.token_bytes(10))
+        return self._ids.new(self._clock.now_us(), urandom(6))
 
     def _submission_of_item(
         self, raw: msgspec.Raw, source: str, key_id: str, request_key: str | None
     ) -> Submission:
-        item = decode_json(_item, check_size(bytes(raw)))
+        check_size(memoryview(raw))
+        item = decode_json(_item, raw)
         own_key = item.idempotency_key
         event = msgspec.structs.replace(item, idempotency_key=None) if own_key else item
         return Submission(event, source, self.new_id(), idempotency_of(key_id, own_key or request_key, event))
-
-    async def _admit(self, submission: Submission) -> Admitted:
-        return admit(
-            submission.event,
-            await self._types.type(submission.event.type),
-            event_id=submission.event_id,
-            now_us=self._clock.now_us(),
-            source=submission.source,
-            partitions=self._partitions,
-        )
 
     def _refuse_when_full(self) -> None:
         if self._waiting >= self._queue_limit:
@@ -222,7 +231,10 @@ def append_of(admitted: Admitted, idempotency: Idempotency | None) -> Append:
     return Append(admitted.event.id, slices, idempotency)
 
 
-def check_size(raw: bytes) -> bytes:
+Bytes = TypeVar("Bytes", bytes, memoryview)
+
+
+def check_size(raw: Bytes) -> Bytes:
     """The bytes, or `Refused(413)` when they are more than an event may have."""
     if len(raw) > EVENT_LIMIT_BYTES:
         raise Refused(
@@ -235,12 +247,29 @@ def check_size(raw: bytes) -> bytes:
 
 def split_batch(body: bytes, ndjson: bool) -> Sequence[msgspec.Raw]:
     """The items of a batch request, undecoded. Raises `Refused` when there are none or too many."""
-    raws = first_lines(body, BATCH_LIMIT + 1) if ndjson else decode_json(_array, body)
+    raws = first_lines(body, BATCH_LIMIT + 1) if ndjson else array_items(body)
     if not raws:
         raise Refused(422, "empty_batch", "The batch has no events.", [FieldError("", "empty", "No events.")])
     if len(raws) > BATCH_LIMIT:
-        raise Refused(413, "batch_too_large", f"The batch has more than {BATCH_LIMIT} events.")
+        raise _too_many()
     return raws
+
+
+def array_items(body: bytes) -> Sequence[msgspec.Raw]:
+    """The items of a JSON array. Raises `Refused(413)` at the first too many: what comes after it is not even read."""
+    try:
+        found = msgspec.structs.astuple(_array.decode(body))
+    except msgspec.ValidationError:
+        if body.lstrip()[:1] == b"[":
+            raise _too_many() from None
+        return decode_json(_any_array, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_json(_any_array, body)  # says what is wrong
+    return found[: found.index(None)] if found[-1] is None else found
+
+
+def _too_many() -> Refused:
+    return Refused(413, "batch_too_large", f"The batch has more than {BATCH_LIMIT} events.")
 
 
 def first_lines(body: bytes, count: int) -> list[msgspec.Raw]:

@@ -6,6 +6,7 @@ by events that upsert users and by the calls that change them.
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -60,7 +61,7 @@ def is_link(text: str) -> bool:
 
 def is_sound(text: str) -> bool:
     """Tell whether every store can keep a text: no NUL (PostgreSQL), no lone surrogate (UTF-8)."""
-    return _NOT_IN_TEXTS.search(text) is None
+    return "\x00" not in text if text.isascii() else _NOT_IN_TEXTS.search(text) is None
 
 
 def escape_pointer(step: str) -> str:
@@ -70,24 +71,22 @@ def escape_pointer(step: str) -> str:
 
 def json_fault(value: Any, pointer: str = "", depth: int = 1) -> FieldError | None:
     """The first thing in a JSON value that cannot be kept, with its place; None when all of it can."""
-    match value:
-        case str():
-            if not is_sound(value):
-                return FieldError(
-                    pointer, "invalid_text", "A NUL or half of a surrogate pair cannot be kept."
-                )
-        case bool() | None:
-            pass
-        case int():
-            if not -(1 << 63) <= value < 1 << 64:
-                return FieldError(pointer, "number_too_large", "An integer must fit into 64 bits.")
-        case float():
-            if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124  (NaN)
-                return FieldError(pointer, "invalid_number", "A number must be finite.")
-        case dict() | list() | tuple():
-            return _container_fault(value, pointer, depth)
-        case _:
-            return FieldError(pointer, "invalid_value", "Only JSON values can be kept.")
+    kind = type(value)
+    if kind is str:
+        if not is_sound(value):
+            return FieldError(pointer, "invalid_text", "A NUL or half of a surrogate pair cannot be kept.")
+    elif kind is bool or value is None:
+        pass
+    elif kind is int:
+        if not -(1 << 63) <= value < 1 << 64:
+            return FieldError(pointer, "number_too_large", "An integer must fit into 64 bits.")
+    elif kind is float:
+        if not isfinite(value):
+            return FieldError(pointer, "invalid_number", "A number must be finite.")
+    elif isinstance(value, dict | list | tuple):
+        return _container_fault(value, pointer, depth)
+    else:
+        return FieldError(pointer, "invalid_value", "Only JSON values can be kept.")
     return None
 
 
@@ -100,7 +99,9 @@ def _container_fault(value: Any, pointer: str, depth: int) -> FieldError | None:
             return FieldError(
                 pointer, "invalid_text", "A key with a NUL or half of a surrogate pair cannot be kept."
             )
-        # The place is written only when something is wrong: this runs for every event.
+        # This runs for every event: plain texts are passed here, and the place is written only when something is wrong.
+        if type(inner) is str and inner.isascii() and "\x00" not in inner:
+            continue
         if fault := json_fault(inner, "", depth + 1):
             return FieldError(
                 f"{pointer}/{escape_pointer(str(step))}{fault.pointer}", fault.code, fault.detail

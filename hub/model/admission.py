@@ -5,8 +5,9 @@ and planned: no later step refuses an event for its form.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from hub.errors import DefinitionError, FieldError, Refused
 from hub.model.addresses import is_link, is_sound, json_fault, profile_errors
@@ -34,16 +35,14 @@ _LINK_DETAIL: Final = "Only http, https and relative addresses are allowed, with
 _TEXT_DETAIL: Final = "A NUL or half of a surrogate pair cannot be kept."
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """An accepted event and its slices by partition name ("0".."P-1", "lane"); never without a slice."""
 
     event: Event
     slices: Mapping[str, Slice]
 
 
-@dataclass(frozen=True, slots=True)
-class _Audience:
+class _Audience(Struct, frozen=True):
     users: tuple[NamedUser, ...]
     broadcast: BroadcastAudience | None
 
@@ -58,10 +57,10 @@ def admit(
     partitions: int,
 ) -> Admitted:
     """Check an event and cut it. Raises `Refused(422)`: `unknown_type`, `invalid_data` or `invalid_event`."""
-    errors = [*_text_errors(event), *_data_errors(event, type_version)]
-    send_at_us, expires_at_us, time_errors = _read_times(event, now_us)
-    audience, audience_errors = _read_audience(event)
-    errors = [*audience_errors, *errors, *time_errors]
+    audience, errors = _read_audience(event)
+    errors += _text_errors(event)
+    errors += _data_errors(event, type_version)
+    send_at_us, expires_at_us = _read_times(event, now_us, errors)
     if type_version is None:
         detail = f"There is no type {event.type!r}; define it with PUT /v1/types/{event.type}."
         raise Refused(422, "unknown_type", detail, [FieldError("/type", "unknown_type", detail), *errors])
@@ -85,28 +84,24 @@ def admit(
 
 
 def _text_errors(event: EventInput) -> list[FieldError]:
-    errors = []
-    texts = {
-        "/title": event.title,
-        "/body": event.body,
-        "/digest_key": event.digest_key,
-        "/collapse_key": event.collapse_key,
-    }
-    links = {"/url": event.url, "/icon": event.icon}
+    errors: list[FieldError] = []
+    texts = [("/title", event.title), ("/body", event.body)]
+    texts += [("/digest_key", event.digest_key), ("/collapse_key", event.collapse_key)]
+    links = [("/url", event.url), ("/icon", event.icon)]
     for index, action in enumerate(event.actions):
-        texts[f"/actions/{index}/title"] = action.title
-        links[f"/actions/{index}/url"] = action.url
-    for pointer, text in texts.items():
+        texts.append((f"/actions/{index}/title", action.title))
+        links.append((f"/actions/{index}/url", action.url))
+    for pointer, text in texts:
         if text is not None and not is_sound(text):
             errors.append(FieldError(pointer, "invalid_text", _TEXT_DETAIL))
-    for pointer, link in links.items():
+    for pointer, link in links:
         if link and not is_link(link):
             errors.append(FieldError(pointer, "invalid_url", _LINK_DETAIL))
     return errors
 
 
 def _data_errors(event: EventInput, type_version: TypeVersion | None) -> list[FieldError]:
-    if fault := json_fault(event.data, "/data"):
+    if event.data and (fault := json_fault(event.data, "/data")):
         return [fault]
     if type_version is None:
         return []
@@ -118,8 +113,10 @@ def _data_errors(event: EventInput, type_version: TypeVersion | None) -> list[Fi
         ]
 
 
-def _read_times(event: EventInput, now_us: int) -> tuple[int | None, int | None, list[FieldError]]:
-    errors: list[FieldError] = []
+def _read_times(event: EventInput, now_us: int, errors: list[FieldError]) -> tuple[int | None, int | None]:
+    """When it is sent (None: now) and when it expires; what is wrong with them is added to `errors`."""
+    if event.send_at is None and event.expires_at is None:
+        return None, None
 
     def read(text: str, pointer: str) -> int | None:
         try:
@@ -140,10 +137,12 @@ def _read_times(event: EventInput, now_us: int) -> tuple[int | None, int | None,
         )
     if send_at_us is not None and send_at_us <= now_us:
         send_at_us = None  # a moment that has passed is now
-    return send_at_us, expires_at_us, errors
+    return send_at_us, expires_at_us
 
 
 def _read_audience(event: EventInput) -> tuple[_Audience, list[FieldError]]:
+    if isinstance(event.to, str) and not event.exclude:  # most events
+        return _Audience((NamedUser(event.to),), None), []
     many = isinstance(event.to, list)
     items = event.to if isinstance(event.to, list) else [event.to]
     errors: list[FieldError] = []
@@ -196,23 +195,23 @@ def _item_errors(item: AudienceItem, pointer: str) -> list[FieldError]:
 def _accept(
     given: EventInput, event_id: str, now_us: int, source: str, *, slices: int, expires_at_us: int | None
 ) -> Event:
-    return Event(
-        id=event_id,
-        type=given.type,
-        accepted_at_us=now_us,
-        source=source,
-        slices=slices,
-        title=given.title,
-        body=given.body,
-        url=given.url or None,
-        icon=given.icon or None,
-        actions=tuple(given.actions),
-        data=given.data,
-        actor=given.actor,
-        include_actor=given.include_actor,
-        priority=given.priority,
-        channels=tuple(dict.fromkeys(given.channels)) if given.channels is not None else None,
-        expires_at_us=expires_at_us,
-        digest_key=given.digest_key,
-        collapse_key=given.collapse_key,
+    return Event(  # by position: half the time, for each event
+        event_id,
+        given.type,
+        now_us,
+        source,
+        slices,
+        given.title,
+        given.body,
+        given.url or None,
+        given.icon or None,
+        tuple(given.actions),
+        given.data,
+        given.actor,
+        given.include_actor,
+        given.priority,
+        tuple(dict.fromkeys(given.channels)) if given.channels is not None else None,
+        expires_at_us,
+        given.digest_key,
+        given.collapse_key,
     )

@@ -112,6 +112,8 @@ def cut_audience(
     users: Sequence[NamedUser], broadcast: BroadcastAudience | None, partitions: int, event_id: str
 ) -> dict[str, tuple[tuple[NamedUser, ...], BroadcastAudience | None]]:
     """An audience by partition name. An empty one goes, empty, to the partition of the event's id."""
+    if len(users) == 1 and broadcast is None:  # most events
+        return {str(partition_of(users[0].id, partitions)): (tuple(users), None)}
     per_partition: dict[str, list[NamedUser]] = {}
     for user in users:
         per_partition.setdefault(str(partition_of(user.id, partitions)), []).append(user)

@@ -1,8 +1,9 @@
 """The event queue: a durable log per partition. What an append confirmed is on disk; nothing is lost."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 
 class Position(NamedTuple):
@@ -23,8 +24,7 @@ class Position(NamedTuple):
         return cls(int(ms), int(seq), int(index))
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(Struct, frozen=True):
     """A caller's key (already scoped to the API key), the digest of the parsed body, and how long it is kept."""
 
     key: str
@@ -32,8 +32,7 @@ class Idempotency:
     keep_seconds: int = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """One accepted event on its way to the queue: encoded slices per partition name ("0".."P-1", "lane")."""
 
     event_id: str
@@ -41,39 +40,34 @@ class Append:
     idempotency: Idempotency | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(Struct, frozen=True):
     """The event is on disk. `replayed`: it was before, under the same key; `event_id` is the first one's."""
 
     event_id: str
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KeyReused:
+class KeyReused(Struct, frozen=True):
     """The idempotency key belongs to another body; nothing was appended for this event."""
 
     event_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedSlice:
+class QueuedSlice(Struct, frozen=True):
     """One slice as read; `raw` is what was appended."""
 
     position: Position
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class IngestEntry:
+class IngestEntry(Struct, frozen=True):
     """One entry of the public ingest stream: raw fields as a publisher wrote them, and its entry id ("ms-seq")."""
 
     entry_id: str
     fields: Mapping[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class RejectedEntry:
+class RejectedEntry(Struct, frozen=True):
     """An entry of the public stream that cannot be accepted: its id, its event as it came, and why."""
 
     entry_id: str
