@@ -4,6 +4,7 @@
 by byte when that is short. The answers must be the same.
 """
 
+import ssl
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -79,11 +80,11 @@ def cuts(frames: list[bytes]) -> Iterator[list[bytes]]:
         yield [*(single[i : i + 1] for i in range(len(single) - 1)), single[-1:] + after]
 
 
-def check(server: EchoServer, case: Case) -> None:
+def check(server: EchoServer, case: Case, tls: ssl.SSLContext | None = None) -> None:
     sent = case.sent if case.ends is not None else [*case.sent, NORMAL]
     has_closed = any(one[0] == 0x88 for one in sent)
     for pieces in cuts(sent):
-        with Peer.connect(server) as peer:
+        with Peer.connect(server, tls=tls) as peer:
             all_sent = peer.send_apart(pieces)
             closes = not (has_closed and all_sent)
             *answers, (opcode, payload) = peer.frames_to_the_end(answer_close=closes)

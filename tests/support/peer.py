@@ -31,6 +31,7 @@ class Peer:
         self.server = server
         self.socket = connection
         self.buffer = b""
+        self.read_bytes = 65_536  # at once
         self.echo: EchoConnection
 
     @classmethod
@@ -113,7 +114,7 @@ class Peer:
     # ------------------------------------------------------------ in
 
     def _more(self) -> bool:
-        data = self.socket.recv(65_536)
+        data = self.socket.recv(self.read_bytes)
         self.buffer += data
         return bool(data)
 
