@@ -7,12 +7,11 @@ the ledger's sums. An event that cannot be planned raises here; the generator de
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from hub.announcements import Announcement, announced_again, awaits_reach
-from hub.model.contents import Rendered
 from hub.model.events import (
     BroadcastAudience,
     Event,
@@ -22,7 +21,7 @@ from hub.model.events import (
     decode_slice,
     encode_slice,
 )
-from hub.model.planning import Environment, Plan, merged_user, plan, plan_broadcast
+from hub.model.planning import Environment, Memo, merged_user, plan, plan_broadcast
 from hub.model.schedule import cut_scheduled
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import User
@@ -36,7 +35,6 @@ from hub.ports import (
     QueuedSlice,
     ScheduledPart,
     Store,
-    StoredSlice,
 )
 from hub.records import in_app_rule, log_acceptance, log_planned, record_of, reject_unreadable
 
@@ -54,10 +52,10 @@ class Catalog:
 
 
 class CatalogSource(Protocol):
-    """Where the generator gets its types from, current as of the call."""
+    """Where the generator gets its types from."""
 
-    async def current(self) -> Catalog:
-        """The catalog of the newest `catalog_version`."""
+    async def at(self, version: int) -> Catalog:
+        """The catalog of this `catalog_version`, which was the newest a moment ago, or of a newer one."""
         ...
 
 
@@ -105,13 +103,11 @@ class Planner:
         prepared = Prepared(Batch(lease))
         slices = slices[: self._pace]
         readable = self._decode(slices)
-        known = await self._known(readable.values())
-        fresh = [item for item in readable.values() if (item.part.event.id, item.key) not in known]
-        retracted = await self._store.retracted([item.part.event.id for item in fresh]) if fresh else set()
-        users = await self._users(fresh)
-        zones = await self._zones(fresh)
-        catalog = await self._catalog.current()
-        work = _Work(self._rules, self._partition, users, catalog, prepared, now_us)
+        situation = await self._store.situation(_by_key(readable.values()), _people(readable.values()))
+        known, retracted = situation.planned, situation.retracted
+        zones = await self._zones(readable.values())
+        catalog = await self._catalog.at(situation.catalog_version)
+        work = _Work(self._rules, self._partition, situation.users, catalog, prepared, now_us)
         seen: set[tuple[str, str]] = set()
         until = perf_counter() + WORK_SECONDS
         for taken, one in enumerate(slices, 1):
@@ -134,7 +130,7 @@ class Planner:
             if perf_counter() > until or len(prepared.batch.notifications) >= BATCH_NOTIFICATIONS:
                 break
         last = slices[prepared.taken - 1].position
-        prepared.batch.lease = _moved(prepared.batch.lease, last)
+        prepared.batch.lease = _moved(work.lease(lease), last)
         self._pace = min(2 * prepared.taken, BATCH_SLICES)
         return prepared
 
@@ -177,30 +173,31 @@ class Planner:
             readable[one.position] = _Queued(one.position, part, part.key(self._partition))
         return readable
 
-    async def _known(self, queued: Iterable[_Queued]) -> dict[tuple[str, str], StoredSlice]:
-        by_key: dict[str, list[str]] = {}
-        for item in queued:
-            by_key.setdefault(item.key, []).append(item.part.event.id)
-        known = {}
-        for key, ids in by_key.items():
-            for event_id, stored in (await self._store.planned(key, ids)).items():
-                known[event_id, key] = stored
-        return known
-
-    async def _users(self, queued: Sequence[_Queued]) -> dict[str, User]:
-        ids: set[str] = set()
-        for item in queued:
-            ids.update(named.id for named in item.part.users)
-            if item.part.schedule is not None:
-                ids.update(named.id for named in item.part.schedule.users)
-            if item.part.event.actor is not None:
-                ids.add(item.part.event.actor)
-        return await self._store.load_users(sorted(ids)) if ids else {}
-
-    async def _zones(self, queued: Sequence[_Queued]) -> list[str]:
+    async def _zones(self, queued: Iterable[_Queued]) -> list[str]:
         """The zones that broadcasts at a local time are cut by; asked only for those."""
         local = any(item.part.schedule is not None and item.part.schedule.local for item in queued)
         return await self._store.timezones() if local else []
+
+
+def _by_key(queued: Iterable[_Queued]) -> dict[str, list[str]]:
+    """The events' ids by the keys of their slices."""
+    by_key: dict[str, list[str]] = {}
+    for item in queued:
+        by_key.setdefault(item.key, []).append(item.part.event.id)
+    return by_key
+
+
+def _people(queued: Iterable[_Queued]) -> list[str]:
+    """Who must be known to plan: recipients and actors."""
+    ids: set[str] = set()
+    for item in queued:
+        part = item.part
+        ids.update([named.id for named in part.users])
+        if part.schedule is not None:
+            ids.update([named.id for named in part.schedule.users])
+        if part.event.actor is not None:
+            ids.add(part.event.actor)
+    return sorted(ids)
 
 
 class _Work:
@@ -221,12 +218,21 @@ class _Work:
         self._catalog = catalog
         self._prepared = prepared
         self._now_us = now_us
-        self._memo: dict[Any, Rendered] = {}  # renderings that recipients share
-        self._actors = {user_id: user.profile for user_id, user in users.items()}
+        self._batch = prepared.batch
+        self._clock_us = prepared.batch.lease.clock_us
+        self._broadcast_seq = prepared.batch.lease.broadcast_seq
+        self._environment = Environment(
+            now_us=now_us,
+            created_at_us=0,
+            available=rules.available,
+            default_timezone=rules.default_timezone,
+            actors={user_id: user.profile for user_id, user in users.items()},
+            memo=Memo(),
+        )
 
-    @property
-    def _batch(self) -> Batch:
-        return self._prepared.batch
+    def lease(self, lease: Lease) -> Lease:
+        """The lease with the marks that this work left."""
+        return replace(lease, clock_us=self._clock_us, broadcast_seq=self._broadcast_seq)
 
     def plan(self, item: _Queued, zones: Sequence[str]) -> None:
         """Plan one slice, whatever it is."""
@@ -243,10 +249,13 @@ class _Work:
         self._log_acceptance(item)
         self._batch.users.extend(item.part.users)
         in_app = deliveries = 0
+        kind = self._type(event)
+        category = self._category(kind)
         for named in item.part.users:
-            planned = self._plan(event, named)
+            known = self._users.get(named.id)
+            planned = plan(event, kind, category, known, named, self._at_next_moment(), item.key)
             self._learn(event, named)
-            notification = msgspec.structs.replace(planned.notification, slice_key=item.key)
+            notification = planned.notification
             self._batch.notifications.append(notification)
             self._batch.deliveries.extend(planned.deliveries)
             self._batch.log.append(log_planned(self._now_us, notification, planned))
@@ -264,11 +273,9 @@ class _Work:
         """Plan a broadcast: one row that many read."""
         event = item.part.event
         self._log_acceptance(item)
-        seq = self._batch.lease.broadcast_seq + 1
-        self._batch.lease = replace(self._batch.lease, broadcast_seq=seq)
-        row = plan_broadcast(
-            event, self._type(event), self._category(event), audience, seq, self._environment(self._moment())
-        )
+        seq = self._broadcast_seq = self._broadcast_seq + 1
+        kind = self._type(event)
+        row = plan_broadcast(event, kind, self._category(kind), audience, seq, self._at_next_moment())
         row = msgspec.structs.replace(row, slice_key=item.key)
         self._batch.broadcasts.append(row)
         refused = {f"{r.channel}:{r.rule}": 0 for r in row.reasons if r.verdict == "refuse"}
@@ -299,7 +306,9 @@ class _Work:
             self._batch.scheduled.append(ScheduledPart(part.event.id, name, due_at_us, encode_slice(part)))
         event = cut[0][2].event  # with the number of slices that all parts will make
         record = record_of(event, self._type(event).definition.category)
-        self._batch.events.append(replace(record, send_at_us=min(due_at_us for _, due_at_us, _ in cut)))
+        self._batch.events.append(
+            msgspec.structs.replace(record, send_at_us=min(due_at_us for _, due_at_us, _ in cut))
+        )
         self._batch.slices.append(PlannedSlice(event.id, item.key, 0, 0, 0))
 
     def skip_retracted(self, item: _Queued) -> None:
@@ -317,44 +326,23 @@ class _Work:
     def _log_acceptance(self, item: _Queued) -> None:
         self._batch.log += log_acceptance(item.part)
 
-    def _plan(self, event: Event, named: NamedUser) -> Plan:
-        return plan(
-            event,
-            self._type(event),
-            self._category(event),
-            self._users.get(named.id),
-            named,
-            self._environment(self._moment()),
-        )
-
     def _learn(self, event: Event, named: NamedUser) -> None:
         """What an event says of a user holds for the next events of the same batch, as it would for a later batch."""
         known = self._users.get(named.id)
         if known is None or known.erased_at_us is None or known.erased_at_us <= event.accepted_at_us:
             self._users[named.id] = merged_user(known, named)
 
-    def _environment(self, created_at_us: int) -> Environment:
-        return Environment(
-            now_us=self._now_us,
-            created_at_us=created_at_us,
-            available=self._rules.available,
-            default_timezone=self._rules.default_timezone,
-            actors=self._actors,
-            memo=self._memo,
-        )
-
-    def _moment(self) -> int:
-        """The next created_at_us: unique and increasing on this partition, also across owners and slow clocks."""
-        moment = max(self._now_us, self._batch.lease.clock_us + 1)
-        self._batch.lease = replace(self._batch.lease, clock_us=moment)
-        return moment
+    def _at_next_moment(self) -> Environment:
+        """With the next created_at_us: unique and increasing on this partition, also across owners and slow clocks."""
+        self._clock_us = max(self._now_us, self._clock_us + 1)
+        return msgspec.structs.replace(self._environment, created_at_us=self._clock_us)
 
     def _type(self, event: Event) -> TypeVersion:
         # A type that was deleted after the event was accepted: what the event itself says is still shown.
         return self._catalog.types.get(event.type) or self._catalog.types["message"]
 
-    def _category(self, event: Event) -> CategoryDefinition | None:
-        return self._catalog.categories.get(self._type(event).definition.category)
+    def _category(self, kind: TypeVersion) -> CategoryDefinition | None:
+        return self._catalog.categories.get(kind.definition.category)
 
     def _zone(self, named: NamedUser) -> str | None:
         user = self._users.get(named.id)

@@ -58,6 +58,10 @@ class Catalog:
         async with self._lock:
             return await self._look()
 
+    async def at(self, version: int) -> CatalogView:
+        """The catalog of a version that the caller has just read; no query when it is the one at hand."""
+        return self._catalog if version == self._version else await self.current()
+
     async def _look(self) -> CatalogView:
         now_us, changes = self._clock.now_us(), self._changes
         version = await self._store.catalog_version()

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec import Struct
+
 from hub.errors import TemplateError
 from hub.model.addresses import is_link
 from hub.model.events import Action, Event
@@ -26,8 +28,7 @@ _UNSOUND: Final = re.compile("[\x00\ud800-\udfff]")
 NOBODY: Final = Profile("")  # stands for the recipient where many read
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(Struct, frozen=True):
     """A content and what went wrong on the way to it."""
 
     content: Content
@@ -64,11 +65,15 @@ def render_content(
     *,
     actor: Profile | None = None,
     urls: Mapping[str, str] | None = None,
+    sources: Texts | None = None,
 ) -> Rendered:
-    """What is shown of an event, for one recipient (`NOBODY` where many read) in the closest locale of the type."""
+    """What is shown of an event, for one recipient (`NOBODY` where many read) in the closest locale of the type.
+
+    `sources`: the `own_texts` of that locale, from a caller who has them.
+    """
     definition = kind.definition
     work = _Rendering(_variables(event, kind, recipient, actor, urls or {}))
-    sources = own_texts(kind, locale)
+    sources = sources or own_texts(kind, locale)
     title, body = event.title, event.body
     if title is None and (source := sources.title) is not None:
         title = work.text("title", source)
@@ -109,9 +114,8 @@ def own_texts(kind: TypeVersion, locale: str | None) -> Texts:
     return Texts(title=first("title"), body=first("body"), url=first("url"), icon=first("icon"))
 
 
-def reads_recipient(kind: TypeVersion, locale: str | None) -> bool:
-    """Whether the in-app texts differ from one recipient to the next."""
-    texts = own_texts(kind, locale)
+def reads_recipient(kind: TypeVersion, texts: Texts) -> bool:
+    """Whether in-app texts differ from one recipient to the next."""
     sources = [texts.title, texts.body, texts.url, texts.icon]
     for action in kind.definition.actions:
         sources += [action.title, action.url]

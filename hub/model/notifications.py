@@ -5,6 +5,7 @@ JSON through `wire_notification`, so that inbox, recovery and live delivery cann
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -100,8 +101,14 @@ def rfc3339(moment_us: int | None) -> str | None:
     """A moment as clients get it: RFC 3339, UTC, milliseconds."""
     if moment_us is None:
         return None
-    moment = datetime.fromtimestamp(moment_us // 1000 / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, rest_us = divmod(moment_us, 1_000_000)
+    return f"{_second(second)}.{rest_us // 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(second: int) -> str:
+    """A whole second without its zone: the moments of a batch share a few."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 class WireNotification(Struct, frozen=True):

@@ -6,13 +6,12 @@ the app. What the reasons mean stands in `hub.model.rules.RULES`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hub.model.contents import NOBODY, Rendered, reads_recipient, render_content, stand_in
+from hub.model.contents import NOBODY, Rendered, own_texts, reads_recipient, render_content, stand_in
 from hub.model.deliveries import Delivery
 from hub.model.events import BroadcastAudience, Event, NamedUser
 from hub.model.ids import delivery_id
@@ -20,7 +19,7 @@ from hub.model.notifications import Broadcast, Content, Notification, Reason, no
 from hub.model.preferences import Cause, Verdict, allows, pick_locale
 from hub.model.rules import RULES, Question, check_policy, check_throttle, checks, policy
 from hub.model.schedule import quiet_until
-from hub.model.types import CategoryDefinition, TypeVersion
+from hub.model.types import CategoryDefinition, Texts, TypeVersion
 from hub.model.users import Profile, User
 from hub.model.vocabulary import Channel
 
@@ -41,26 +40,35 @@ OFFLINE_GRACE_SECONDS: Final = (
 _SECOND_US: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Chosen(NamedTuple):
+    """A type's texts for one locale of users."""
+
+    locale: str  # the type's own name for it
+    texts: Texts
+    personal: bool  # whether they differ from one recipient to the next
+
+
+class Memo(Struct):
+    """What is the same for many recipients of a batch, found once. One version of each type."""
+
+    chosen: dict[tuple[str, str | None], Chosen] = {}  # by type and the users' locale
+    rendered: dict[tuple[str, str, str], Rendered] = {}  # by event, type and the type's locale
+
+
+class Environment(Struct, frozen=True):
     """What planning knows beside the event and the user."""
 
     now_us: int
     created_at_us: int  # of the notification: unique and increasing within its partition
     available: frozenset[Channel]  # channels that a provider serves; the app needs none
     default_timezone: str = "UTC"
-    actors: Mapping[str, Profile] = field(default_factory=dict)
-    recent: Mapping[tuple[str, str], int] = field(
-        default_factory=dict
-    )  # (user, type): sent in the throttle's time
-    urls: Mapping[str, str] = field(default_factory=dict)  # what templates get as `urls`
-    memo: dict[Any, Rendered] | None = (
-        None  # shared within a batch: texts that are the same for all recipients
-    )
+    actors: Mapping[str, Profile] = {}
+    recent: Mapping[tuple[str, str], int] = {}  # (user, type): sent in the throttle's time
+    urls: Mapping[str, str] = {}  # what templates get as `urls`
+    memo: Memo | None = None  # shared within a batch
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is stored for one recipient. `problems`: sentences for the report (templates that failed)."""
 
     notification: Notification
@@ -75,6 +83,7 @@ def plan(
     user: User | None,
     named: NamedUser,
     env: Environment,
+    slice_key: str = "",
 ) -> Plan:
     """Plan an addressed event for one of its users (None: unknown so far; the event's own fields count)."""
     known = merged_user(user, named)
@@ -107,10 +116,11 @@ def plan(
             reason, delivery = _deliver(question, channel, event, id_, env)
             reasons.append(reason)
             deliveries += [delivery] if delivery else []
-    rendered = Rendered(stand_in(event, kind))
-    if in_app or deliveries:
-        rendered = _render(event, kind, known.profile, env)
-    reasons += _notes(rendered.problems)
+    chosen = _choose(kind, known.profile.locale, env.memo)
+    used = in_app or deliveries
+    rendered = _render(event, kind, known.profile, env, chosen) if used else Rendered(stand_in(event, kind))
+    if rendered.problems:
+        reasons += _notes(rendered.problems)
     erased = any(reason.rule == "erased" for reason in reasons)
     row = Notification(
         id=id_,
@@ -126,7 +136,8 @@ def plan(
         priority=event.priority,
         collapse_key=event.collapse_key,
         expires_at_us=event.expires_at_us,
-        locale=pick_locale(kind.definition.locales, known.profile.locale) or None,
+        locale=chosen.locale or None,
+        slice_key=slice_key,
     )
     return Plan(row, tuple(deliveries), rendered.problems)
 
@@ -292,14 +303,29 @@ def _broadcast_reason(event: Event, kind: TypeVersion, channel: Channel, env: En
 # ---------------------------------------------------------------- texts
 
 
-def _render(event: Event, kind: TypeVersion, profile: Profile, env: Environment) -> Rendered:
-    actor = env.actors.get(event.actor) if event.actor else None
-    if env.memo is None or reads_recipient(kind, profile.locale):
-        return render_content(event, kind, profile, profile.locale, actor=actor, urls=env.urls)
-    key = (event.id, kind.name, kind.version, pick_locale(kind.definition.locales, profile.locale))
-    if key not in env.memo:
-        env.memo[key] = render_content(event, kind, profile, profile.locale, actor=actor, urls=env.urls)
-    return env.memo[key]
+def _choose(kind: TypeVersion, locale: str | None, memo: Memo | None) -> Chosen:
+    chosen = memo.chosen.get((kind.name, locale)) if memo is not None else None
+    if chosen is None:
+        texts = own_texts(kind, locale)
+        personal = reads_recipient(kind, texts)
+        chosen = Chosen(pick_locale(kind.definition.locales, locale), texts, personal)
+        if memo is not None:
+            memo.chosen[kind.name, locale] = chosen
+    return chosen
+
+
+def _render(event: Event, kind: TypeVersion, profile: Profile, env: Environment, chosen: Chosen) -> Rendered:
+    shared = env.memo.rendered if env.memo is not None and not chosen.personal else None
+    key = (event.id, kind.name, chosen.locale)
+    rendered = shared.get(key) if shared is not None else None
+    if rendered is None:
+        actor = env.actors.get(event.actor) if event.actor else None
+        rendered = render_content(
+            event, kind, profile, profile.locale, actor=actor, urls=env.urls, sources=chosen.texts
+        )
+        if shared is not None:
+            shared[key] = rendered
+    return rendered
 
 
 def _notes(problems: tuple[str, ...] | list[str]) -> list[Reason]:

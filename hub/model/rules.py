@@ -5,8 +5,9 @@ fails refuses the channel. Planning stops there; an explanation lists them all.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct
 
 from hub.model.notifications import rfc3339
 from hub.model.preferences import CRITICAL, Cause, Verdict, judge
@@ -56,8 +57,7 @@ RULES: Final[dict[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """One user and one event (or only its type), with what the rules look at."""
 
     kind: TypeVersion
@@ -65,7 +65,7 @@ class Question:
     user: User  # with the event's own upserts merged in
     available: frozenset[Channel]
     now_us: int
-    cause: Cause = field(default_factory=Cause)
+    cause: Cause = Cause()
     channels: tuple[Channel, ...] | None = None  # the event's own list
     accepted_at_us: int | None = None  # None: no event is asked about
     expires_at_us: int | None = None

@@ -29,6 +29,7 @@ from hub.ports.rows import (
     LogQuery,
     PlannedSlice,
     ScheduledPart,
+    Situation,
     StoredSlice,
     UserMerge,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "QueuedSlice",
     "RejectedEntry",
     "ScheduledPart",
+    "Situation",
     "Store",
     "StoredSlice",
     "UserMerge",

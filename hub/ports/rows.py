@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from hub.model.deliveries import Delivery
 from hub.model.events import NamedUser
 from hub.model.notifications import Broadcast, Marks, Notification
-from hub.model.users import Preferences
+from hub.model.users import Preferences, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,7 @@ class Lease:
     broadcast_seq: int = 0  # the last one given (lane)
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True):
     """One line of the delivery log: what happened to one notification (or event), when."""
 
     at_us: int
@@ -40,8 +41,7 @@ class LogEntry:
     id: int = 0  # given by the store
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedSlice:
+class PlannedSlice(Struct, frozen=True):
     """The ledger row of one slice: recipients = in_app + suppressed + rejected.
 
     `partition` is the slice's key (`Slice.key`): the partition, with "@<zone>" for a part of a `local` schedule.
@@ -54,11 +54,10 @@ class PlannedSlice:
     suppressed: int
     rejected: int = 0
     deliveries: int = 0
-    expansion: Mapping[str, int] = field(default_factory=dict)  # broadcast: per channel:reason, counted
+    expansion: Mapping[str, int] = {}  # broadcast: per channel:reason, counted
 
 
-@dataclass(frozen=True, slots=True)
-class EventRecord:
+class EventRecord(Struct, frozen=True):
     """An event as SQL knows it. `state`: accepted (some slices still wait), scheduled, generated, retracted, rejected."""
 
     id: str
@@ -118,6 +117,16 @@ class StoredSlice:
     event_id: str
     notifications: list[Notification]
     broadcast: Broadcast | None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What planning a batch needs to know: all of it as it stood at one look."""
+
+    planned: Mapping[tuple[str, str], StoredSlice]  # by event id and slice key: what is planned already
+    retracted: frozenset[str]
+    users: Mapping[str, User]  # those that are known
+    catalog_version: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 A method that raises `StoreUnavailable` wrote nothing, or all of it: the caller may repeat it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hub.model.deliveries import Delivery
@@ -22,6 +22,7 @@ from hub.ports.rows import (
     LogEntry,
     LogQuery,
     ScheduledPart,
+    Situation,
     StoredSlice,
     UserMerge,
 )
@@ -53,6 +54,10 @@ class LeaseStore(Protocol):
 
 class PlanStore(Protocol):
     """What the generator reads and writes. `commit` is one fenced transaction; a slice is planned once."""
+
+    async def situation(self, parts: Mapping[str, Sequence[str]], users: Sequence[str]) -> Situation:
+        """What is known of these events' slices (event ids by slice key) and of these users: a few statements."""
+        ...
 
     async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
         """Those of the events whose slice with this key is planned already, with what was planned in it."""

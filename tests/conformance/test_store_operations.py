@@ -124,7 +124,7 @@ async def test_retention_works_in_portions(store: SqlStore, partition: Partition
         partition.add(batch, f"evt_{number}", [f"u{number}-{n}" for n in range(100)])
     await partition.commit(batch)
     transactions = []
-    event.listen(store._db._engine.sync_engine, "commit", transactions.append)
+    event.listen(store._db.engines[0], "commit", transactions.append)
     removed = await store.drop_older(NOW_US + DAY_US)
     assert removed >= 3000 + 30 + 3000
     assert len(transactions) >= 6
@@ -174,11 +174,11 @@ async def test_no_query_of_the_hot_paths_reads_a_whole_table(
         if verb in ("SELECT", "UPDATE", "DELETE"):
             sent.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
 
-    engine = store._db._engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
+    for engine in store._db.engines:
+        event.listen(engine, "before_cursor_execute", note)
     await partition.publish("evt_3", ["alice"], collapse_key="k")
     await lane.broadcast("evt_4", "news", collapse_key="k")
-    await store.planned("0", ["evt_1"])
+    await store.situation({"0": ["evt_1"]}, ["alice"])
     await store.load_users(["alice"], with_subscriptions=True)
     query = InboxQuery(9, (NOW_US + 99, "z"), category="orders")
     for unread in (False, True):
@@ -198,7 +198,8 @@ async def test_no_query_of_the_hot_paths_reads_a_whole_table(
         await store.log(log_query)
     await store.topic_users("news", "a", 9)
     await store.retract("evt_1", NOW_US)
-    event.remove(engine, "before_cursor_execute", note)
+    for engine in store._db.engines:
+        event.remove(engine, "before_cursor_execute", note)
 
     assert len(sent) > 30
     scans = [

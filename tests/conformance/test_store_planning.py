@@ -1,7 +1,6 @@
 """Batches: everything or nothing, a slice once, and sums that add up whatever is retracted or erased meanwhile."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from msgspec.structs import replace as replace_struct
@@ -292,7 +291,7 @@ async def test_a_user_erased_after_the_event_was_planned_gets_no_row(
     batch = partition.batch()
     alice, bob = partition.add(batch, "evt_2", ["alice", "bob"], channels=[Channel.EMAIL])
     batch.users = [NamedUser("alice", email="a@example.com"), NamedUser("bob")]
-    batch.log = [replace(log_of(row, "generated"), detail="about them") for row in (alice, bob)]
+    batch.log = [replace_struct(log_of(row, "generated"), detail="about them") for row in (alice, bob)]
     assert await store.erase_user("alice", NOW_US + 1)
     committed = await partition.commit(batch)
     assert committed.left_out == {alice.id}

@@ -273,7 +273,7 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_done(sqlite_ur
         pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
         await connection.execute(text(f"PRAGMA max_page_count = {pages + 2}"))
 
-    await store._db.write(limit)
+    await store._db.write_inline(limit)
     with pytest.raises(StoreUnavailable, match="full"):
         await partition.publish("evt_1", [f"user-{n}" for n in range(500)])
     assert await store.event("evt_1") is None

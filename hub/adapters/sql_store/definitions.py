@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.rows import document
+from hub.adapters.sql_store.situation import CATALOG
 from hub.adapters.sql_store.tables import categories, settings, types
 from hub.errors import Refused
 from hub.model.types import CategoryDefinition, TypeDefinition, TypeVersion
 
 _type = msgspec.json.Decoder(TypeDefinition)
 _category = msgspec.json.Decoder(CategoryDefinition)
-_CATALOG = "catalog_version"
 
 
 class Definitions(Part):
@@ -26,7 +26,7 @@ class Definitions(Part):
         """Rises with every change of types or categories."""
         async with self._db.read() as connection:
             return int(
-                await connection.scalar(select(settings.c.value).where(settings.c.name == _CATALOG)) or 0
+                await connection.scalar(select(settings.c.value).where(settings.c.name == CATALOG)) or 0
             )
 
     async def types(self) -> dict[str, TypeVersion]:
@@ -138,14 +138,12 @@ class Definitions(Part):
         return True
 
     async def _lock_catalog(self, connection: AsyncConnection) -> None:
-        await connection.execute(
-            select(settings.c.value).where(settings.c.name == _CATALOG).with_for_update()
-        )
+        await connection.execute(select(settings.c.value).where(settings.c.name == CATALOG).with_for_update())
 
 
 async def _raise_catalog(connection: AsyncConnection) -> None:
     following = cast(cast(settings.c.value, BigInteger) + 1, Text)
-    await connection.execute(update(settings).where(settings.c.name == _CATALOG).values(value=following))
+    await connection.execute(update(settings).where(settings.c.name == CATALOG).values(value=following))
 
 
 def _check_version(name: str, if_version: int | None, version: int) -> None:

@@ -22,10 +22,12 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Engine,
     String,
     Table,
     any_,
     bindparam,
+    create_engine,
     event,
     func,
     literal_column,
@@ -36,7 +38,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
+from hub.adapters.sql_store import inline
 from hub.errors import Refused, StoreUnavailable
 from hub.urls import sqlalchemy_url
 
@@ -54,6 +58,8 @@ AWAY_STATES: Final = (
 )  # connection, resources, shutdown, read-only standby, system
 LOCK_WAIT_SECONDS: Final = 30.0
 BUSY_TIMEOUT_MS: Final = 10_000
+CHECKPOINT_PAGES: Final = 16_384  # a write that finds so many in the log takes them over itself
+CHECKPOINT_ROWS: Final = 4_000  # after so many a generator takes them over, beside those who write
 
 _MEMORY: Final = ("sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:")
 # julianday() is precise to less than a millisecond, and older than unixepoch('subsec') (SQLite 3.42).
@@ -90,9 +96,13 @@ class Database:
         self.sqlite = self.url.startswith("sqlite")
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._rows_since_checkpoint = 0
         self._engine = self._create(pool_size)
         self._lock_path: Path | None = None
+        self._inline: Engine | None = None
         if self.sqlite:
+            self._inline = self._create_inline()
             self._writer = self._engine.execution_options(begin="IMMEDIATE")
             self._reader = self._engine
             self._snapshot = self._engine.execution_options(begin="DEFERRED")
@@ -116,15 +126,29 @@ class Database:
         engine = create_async_engine(
             self.url, connect_args={"isolation_level": None}, pool_size=pool_size, max_overflow=pool_size
         )
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        _prepare(engine.sync_engine)
         return engine
+
+    def _create_inline(self) -> Engine:
+        arguments = {"isolation_level": None, "check_same_thread": False}  # COMMIT has a thread of its own
+        engine = create_engine(
+            self.url.replace("sqlite+aiosqlite:", "sqlite:", 1), connect_args=arguments, poolclass=QueuePool
+        )
+        _prepare(engine)
+        return engine
+
+    @property
+    def engines(self) -> list[Engine]:
+        """What statements go through, for those who watch them."""
+        return [self._engine.sync_engine, *([self._inline] if self._inline else [])]
 
     async def close(self) -> None:
         """Let what runs finish, then let go of connections."""
         if self._running:
             await asyncio.wait(self._running)
         await self._engine.dispose()
+        if self._inline is not None:
+            self._inline.dispose()
         if self._keeper is not None:
             self._keeper.close()
 
@@ -153,6 +177,51 @@ class Database:
                 yield await stack.enter_async_context(
                     (self._snapshot if snapshot else self._reader).connect()
                 )
+
+    async def write_inline(
+        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **named: P.kwargs
+    ) -> T:
+        """`write` for the generator: short statements without a hop between threads (see `inline`)."""
+        if self._inline is None:
+            return await self.write(work, *args, **named)
+
+        async def run(engine: Engine) -> T:
+            async with (
+                self._lock,
+                self._file_lock(),
+                inline.writing(engine.execution_options(begin="IMMEDIATE")) as held,
+            ):
+                return await work(held, *args, **named)
+
+        with translated():
+            return await self._finish(run(self._inline))
+
+    @contextlib.asynccontextmanager
+    async def read_inline(self) -> AsyncIterator[AsyncConnection]:
+        """`read` for the generator, of one moment on SQLite: short queries only."""
+        if self._inline is None:
+            async with self.read() as connection:
+                yield connection
+            return
+        with translated():
+            async with contextlib.AsyncExitStack() as stack:
+                if self.memory:
+                    await stack.enter_async_context(self._lock)
+                yield stack.enter_context(inline.reading(self._inline.execution_options(begin="DEFERRED")))
+
+    def written(self, rows: int) -> None:
+        """Count what a generator wrote; now and then what the write-ahead log holds is taken over.
+
+        Pages that many batches touch are then written to the database once, and no commit waits for it.
+        """
+        self._rows_since_checkpoint += rows
+        if self._rows_since_checkpoint < CHECKPOINT_ROWS or self._inline is None or self.memory:
+            return
+        if self._checkpoint is None or self._checkpoint.done():
+            self._rows_since_checkpoint = 0
+            self._checkpoint = asyncio.create_task(asyncio.to_thread(_take_over, self._inline))
+            self._running.add(self._checkpoint)
+            self._checkpoint.add_done_callback(self._running.discard)
 
     async def _finish(self, work: Awaitable[T]) -> T:
         # Cancelling within a transaction throws its connection away, and the lock would be given back before SQLite has
@@ -241,16 +310,27 @@ def _with_driver(url: str) -> str:
     return url if url.startswith(("sqlite+aiosqlite:", "postgresql+asyncpg:")) else sqlalchemy_url(url)
 
 
+def _prepare(engine: Engine) -> None:
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA journal_mode = WAL")
     # FACTS: WAL with NORMAL lost committed rows at a power loss, FULL lost none.
     cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA journal_size_limit = 67108864")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    cursor.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
     cursor.execute("PRAGMA temp_store = MEMORY")
     cursor.execute("PRAGMA cache_size = -16384")
     cursor.close()
+
+
+def _take_over(engine: Engine) -> None:
+    with contextlib.suppress(DBAPIError), engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")  # waits for nobody, holds up nobody
 
 
 def _begin_sqlite(connection: Connection) -> None:

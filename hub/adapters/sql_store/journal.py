@@ -5,12 +5,14 @@ Always called inside the caller's transaction: a state without its log row, or a
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, desc, select, update
+from sqlalchemy import ColumnElement, desc, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.adapters.sql_store.bulk import insert_rows
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.rows import MINUTE_US, log_values
 from hub.adapters.sql_store.tables import deliveries, log, log_counters
@@ -19,6 +21,8 @@ from hub.ports import LogEntry
 
 WAITING: Final = tuple(sorted(state for state, moves in MOVES.items() if "cancelled" in moves))
 _KEY: Final = ("minute", "type", "channel", "state", "provider", "shard")
+_LAST: Final = select(log.c.id).order_by(desc(log.c.id)).limit(1)
+_NEXT: Final = text("SELECT nextval('log_ids') FROM generate_series(1, :how_many)")
 _SHARD: Final = f"p{os.getpid() % 8}"  # for writers that are not a partition
 
 
@@ -28,29 +32,31 @@ async def append_log(
     """Append lines and count them."""
     if not entries:
         return
-    rows = [log_values(entry) for entry in entries]
     if db.sqlite:  # one writer at a time: the next number is the last one's successor
-        last = await connection.scalar(select(log.c.id).order_by(desc(log.c.id)).limit(1)) or 0
-        rows = [{"id": last + number, **row} for number, row in enumerate(rows, 1)]
-    await connection.execute(log.insert(), rows)
+        last = await connection.scalar(_LAST) or 0
+        numbers: Iterable[int] = count(last + 1)
+    else:
+        given = await connection.scalars(_NEXT, {"how_many": len(entries)})
+        numbers = given.all()
+    await insert_rows(db, connection, log, [*map(log_values, numbers, entries)], ignore_known=False)
     insert = db.insert(log_counters)
     added = insert.on_conflict_do_update(
         index_elements=_KEY, set_={"count": log_counters.c.count + insert.excluded.count}
     )
-    await connection.execute(added, _counts(rows, shard))
+    await connection.execute(added, _counts(entries, shard))
 
 
-def _counts(rows: Sequence[Mapping[str, Any]], shard: str) -> list[dict[str, Any]]:
+def _counts(entries: Sequence[LogEntry], shard: str) -> list[dict[str, Any]]:
     counts = Counter(
         (
-            row["at_us"] // MINUTE_US,
-            row["type"] or "",
-            row["channel"] or "",
-            row["state"],
-            row["provider"] or "",
+            entry.at_us // MINUTE_US,
+            entry.type or "",
+            entry.channel or "",
+            entry.state,
+            entry.provider or "",
             shard,
         )
-        for row in rows
+        for entry in entries
     )
     # In one order, so that two writers of one shard cannot wait for each other in a circle.
     return [{**dict(zip(_KEY, key, strict=True)), "count": count} for key, count in sorted(counts.items())]

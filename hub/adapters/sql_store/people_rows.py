@@ -132,7 +132,14 @@ async def find_tombstones(
 ) -> dict[str, tuple[int, int]]:
     """(erased_at_us, tokens_valid_from_us) of those of the users that were erased once."""
     key = await erasure_key(connection)
-    if key is None or not ids:
+    return await tombstones_among(db, connection, key, ids) if key is not None else {}
+
+
+async def tombstones_among(
+    db: Database, connection: AsyncConnection, key: bytes, ids: Collection[str]
+) -> dict[str, tuple[int, int]]:
+    """`find_tombstones` for who has the key."""
+    if not ids:
         return {}
     by_hash = {tombstone_hash(key, user_id): user_id for user_id in ids}
     found = await connection.execute(select(tombstones).where(db.among(tombstones.c.hash, by_hash.keys())))

@@ -6,37 +6,37 @@ batch that was planned before one of them and commits after it sees it, and stor
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.adapters.sql_store.bulk import Row, insert_rows
 from hub.adapters.sql_store.collapse import collapse_broadcasts, collapse_notifications
-from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.journal import WAITING, append_log, cancelled_entry
 from hub.adapters.sql_store.leases import advance
 from hub.adapters.sql_store.people_rows import erased_since, merge_named, new_pseudonym
 from hub.adapters.sql_store.rows import (
-    broadcast_of,
     broadcast_values,
     delivery_values,
     document,
-    notification_of,
     notification_values,
     targets_of,
 )
+from hub.adapters.sql_store.situation import Situations
 from hub.adapters.sql_store.tables import (
     broadcast_targets,
     broadcasts,
     deliveries,
     notifications,
-    retractions,
     scheduled,
     slices,
 )
+from hub.adapters.sql_store.together import Together
 from hub.model.deliveries import Delivery
-from hub.model.notifications import Notification
-from hub.ports import Batch, Committed, EventRecord, LogEntry, PlannedSlice, ScheduledPart, StoredSlice
+from hub.ports import Batch, Committed, EventRecord, LogEntry, PlannedSlice, ScheduledPart
 
 _SliceKey = tuple[str, str]
 
@@ -51,69 +51,25 @@ class _Erased:
     notification_ids: set[str] = field(default_factory=set)
 
 
-class Planning(Part):
+class Planning(Situations):
     """`hub.ports.PlanStore` on SQL."""
 
-    async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
-        """Those of the events whose slice with this key is planned already, with what was planned in it.
-
-        What is not shown any more (retracted, replaced) is left out: it must not be announced again.
-        """
-        if not event_ids:
-            return {}
-        known = select(slices.c.event_id).where(
-            self._db.among(slices.c.event_id, event_ids), slices.c.slice_key == partition
-        )
-        async with self._db.read(snapshot=True) as connection:
-            ids = list((await connection.scalars(known)).all())
-            if not ids:
-                return {}
-            rows = await connection.execute(
-                select(notifications)
-                .where(
-                    self._db.among(notifications.c.event_id, ids),
-                    notifications.c.slice_key == partition,
-                    notifications.c.hidden.is_(None),
-                )
-                .order_by(notifications.c.created_at_us)
-            )
-            found = await connection.execute(
-                select(broadcasts).where(
-                    self._db.among(broadcasts.c.event_id, ids),
-                    broadcasts.c.slice_key == partition,
-                    broadcasts.c.hidden.is_(None),
-                )
-            )
-        by_event: dict[str, list[Notification]] = {}
-        for row in rows:
-            by_event.setdefault(row.event_id, []).append(notification_of(row))
-        lane = {row.event_id: broadcast_of(row) for row in found}
-        return {id_: StoredSlice(id_, by_event.get(id_, []), lane.get(id_)) for id_ in ids}
-
-    async def retracted(self, event_ids: Sequence[str]) -> set[str]:
-        """Those of the events that were retracted before they were planned."""
-        async with self._db.read() as connection:
-            return await self._retracted(connection, event_ids)
-
-    async def _retracted(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
-        if not event_ids:
-            return set()
-        which = select(retractions.c.event_id).where(self._db.among(retractions.c.event_id, event_ids))
-        return set((await connection.scalars(which)).all())
+    @cached_property
+    def _together(self) -> Together:
+        return Together(self._db, self._commit)
 
     async def commit(self, batch: Batch) -> Committed:
         """Write a batch. Begins with the UPDATE of the lease row on its fence; raises `LeaseLost` without writing."""
-        return await self._db.write(self._commit, batch)
+        return await (self._together.add(batch) if self._db.sqlite else self._db.write(self._commit, batch))
 
     async def _commit(self, connection: AsyncConnection, batch: Batch) -> Committed:
         await advance(connection, batch.lease)
         batch = replace(batch)  # the caller's stays as it is: this may run again
         batch = await self._without_planned(connection, batch)
-        gone = await self._retracted(connection, [record.id for record in batch.events])
+        gone = await self.retracted_among(connection, [record.id for record in batch.events])
         erased = await self._without_erased(connection, batch)
         await merge_named(self._db, connection, batch.users)
-        if rows := _slice_rows(batch, erased):
-            await connection.execute(slices.insert(), rows)
+        await insert_rows(self._db, connection, slices, _slice_rows(batch, erased), ignore_known=False)
         replaced = await collapse_notifications(self._db, connection, batch, gone)
         over = await collapse_broadcasts(self._db, connection, batch, gone)
         entries = [*batch.log, *replaced.log, *over.log]
@@ -193,7 +149,7 @@ class Planning(Part):
         batch.deliveries = [d for d in batch.deliveries if not is_over(d.user_id, d.event_id)]
         names = {user_id: new_pseudonym() for user_id in moments}
         batch.log = [
-            replace(entry, user_id=names[entry.user_id or ""], notification_id=None, detail=None)
+            structs.replace(entry, user_id=names[entry.user_id or ""], notification_id=None, detail=None)
             if is_over(entry.user_id, entry.event_id)
             else entry
             for entry in batch.log
@@ -203,15 +159,11 @@ class Planning(Part):
     async def _insert_notifications(
         self, connection: AsyncConnection, batch: Batch, hidden: Mapping[str, str]
     ) -> None:
-        rows = []
-        for row in batch.notifications:
-            values = notification_values(row)
-            values["slice_key"] = row.slice_key or batch.lease.name
-            if reason := hidden.get(row.id):
-                values |= {"shown": False, "hidden": reason}
-            rows.append(values)
-        if rows:
-            await connection.execute(self._db.insert(notifications).on_conflict_do_nothing(), rows)
+        name = batch.lease.name
+        rows = [
+            notification_values(row, row.slice_key or name, hidden.get(row.id)) for row in batch.notifications
+        ]
+        await insert_rows(self._db, connection, notifications, rows)
 
     async def _insert_broadcasts(
         self, connection: AsyncConnection, batch: Batch, hidden: Mapping[str, str]
@@ -232,17 +184,18 @@ class Planning(Part):
     async def _insert_deliveries(
         self, connection: AsyncConnection, batch: Batch, gone: set[str], replaced: set[str]
     ) -> list[LogEntry]:
+        if not batch.deliveries:
+            return []
         keys = {row.id: row.slice_key or batch.lease.name for row in batch.notifications}
         rows = []
         entries = []
         for row in batch.deliveries:
-            values = delivery_values(row, keys.get(row.notification_id, batch.lease.name))
-            if reason := _cancelled_at_once(row, gone, replaced):
-                values |= {"state": "cancelled", "reason": reason}
+            reason = _cancelled_at_once(row, gone, replaced)
+            if reason:
                 entries.append(cancelled_entry(row, reason, max(batch.lease.clock_us, row.created_at_us)))
-            rows.append(values)
-        if rows:
-            await connection.execute(self._db.insert(deliveries).on_conflict_do_nothing(), rows)
+            key = keys.get(row.notification_id, batch.lease.name)
+            rows.append(delivery_values(row, key, "cancelled" if reason else row.state, reason))
+        await insert_rows(self._db, connection, deliveries, rows)
         return entries
 
     async def due_scheduled(self, now_us: int, limit: int) -> list[ScheduledPart]:
@@ -292,7 +245,7 @@ def _scheduled_row(part: ScheduledPart) -> dict[str, Any]:
     }
 
 
-def _slice_rows(batch: Batch, erased: _Erased) -> list[dict[str, Any]]:
+def _slice_rows(batch: Batch, erased: _Erased) -> list[Row]:
     records = {record.id: record for record in batch.events}
     planned = list(batch.slices)
     with_slice = {row.event_id for row in planned}
@@ -307,29 +260,29 @@ def _unnamed(row: PlannedSlice, batch: Batch) -> EventRecord:
     return EventRecord(row.event_id, "", "", "", None, batch.lease.clock_us, 1)
 
 
-def _slice_row(row: PlannedSlice, record: EventRecord, batch: Batch, erased: _Erased) -> dict[str, Any]:
+def _slice_row(row: PlannedSlice, record: EventRecord, batch: Batch, erased: _Erased) -> Row:
     key = (row.event_id, row.partition)
     rejected = record.state == "rejected"
-    return {
-        "event_id": row.event_id,
-        "slice_key": row.partition,
-        "type": record.type,
-        "category": record.category,
-        "source": record.source,
-        "actor": record.actor,
-        "accepted_at_us": record.accepted_at_us,
-        "send_at_us": record.send_at_us,
-        "planned_at_us": max(batch.lease.clock_us, record.accepted_at_us, record.send_at_us or 0),
-        "total": record.slices,
-        "recipients": row.recipients,
-        "in_app": row.in_app,
-        "suppressed": row.suppressed,
-        "rejected": row.rejected,
-        "deliveries": row.deliveries,
-        "erased_in_app": erased.in_app.get(key, 0),
-        "erased_suppressed": erased.suppressed.get(key, 0),
-        "erased_deliveries": erased.deliveries.get(key, 0),
-        "expansion": document(row.expansion) if row.expansion else None,
-        "error": record.error if rejected else None,
-        "raw": record.raw if rejected else None,
-    }
+    return (
+        row.event_id,
+        row.partition,
+        record.type,
+        record.category,
+        record.source,
+        record.actor,
+        record.accepted_at_us,
+        record.send_at_us,
+        max(batch.lease.clock_us, record.accepted_at_us, record.send_at_us or 0),  # planned
+        record.slices,
+        row.recipients,
+        row.in_app,
+        row.suppressed,
+        row.rejected,
+        row.deliveries,
+        erased.in_app.get(key, 0),
+        erased.suppressed.get(key, 0),
+        erased.deliveries.get(key, 0),
+        document(row.expansion) if row.expansion else None,
+        record.error if rejected else None,
+        record.raw if rejected else None,
+    )

@@ -8,7 +8,7 @@ import msgspec
 from hub.model.deliveries import Delivery
 from hub.model.events import BroadcastAudience
 from hub.model.notifications import Broadcast, Content, Marks, Notification, Reason
-from hub.model.users import Preferences, Profile
+from hub.model.users import Preferences, Profile, User
 from hub.model.vocabulary import Channel
 from hub.ports import LogEntry
 
@@ -16,6 +16,8 @@ EVERYONE: Final = "*"
 MINUTE_US: Final = 60_000_000
 PROFILE_TEXTS: Final = ("name", "avatar", "email", "phone", "locale", "timezone")
 
+_NOTHING: Final = "{}"  # most users have set nothing
+_UNSET: Final = Preferences()
 _encode = msgspec.json.Encoder().encode
 _content = msgspec.json.Decoder(Content)
 _contents = msgspec.json.Decoder(dict[str, Content])
@@ -31,31 +33,31 @@ def document(value: object) -> str:
     return _encode(value).decode()
 
 
-def notification_values(row: Notification) -> dict[str, Any]:
-    """A notification as columns."""
-    return {
-        "user_id": row.user_id,
-        "id": row.id,
-        "event_id": row.event_id,
-        "slice_key": row.slice_key,
-        "type": row.type,
-        "category": row.category,
-        "content": document(row.content),
-        "created_at_us": row.created_at_us,
-        "in_app": row.in_app,
-        "shown": row.in_app,
-        "hidden": None,
-        "reasons": document(row.reasons),
-        "actor": row.actor,
-        "priority": row.priority,
-        "collapse_key": row.collapse_key,
-        "expires_at_us": row.expires_at_us,
-        "reached_at_us": None,
-        "seen_at_us": row.seen_at_us,
-        "read_at_us": row.read_at_us,
-        "archived_at_us": row.archived_at_us,
-        "locale": row.locale,
-    }
+def notification_values(row: Notification, slice_key: str, hidden: str | None) -> tuple[Any, ...]:
+    """A notification as columns, in the table's order. `hidden`: why it is not shown."""
+    return (
+        row.user_id,
+        row.id,
+        row.event_id,
+        slice_key,
+        row.type,
+        row.category,
+        document(row.content),
+        row.created_at_us,
+        row.in_app,
+        row.in_app and hidden is None,
+        hidden,
+        document(row.reasons),
+        row.actor,
+        row.priority,
+        row.collapse_key,
+        row.expires_at_us,
+        None,  # reached
+        row.seen_at_us,
+        row.read_at_us,
+        row.archived_at_us,
+        row.locale,
+    )
 
 
 def notification_of(row: Any) -> Notification:
@@ -144,26 +146,26 @@ def audience_key(audience: BroadcastAudience) -> str:
     return blake2b(what.encode(), digest_size=16).hexdigest()
 
 
-def delivery_values(row: Delivery, slice_key: str) -> dict[str, Any]:
-    """A delivery as columns."""
-    return {
-        "user_id": row.user_id,
-        "id": row.id,
-        "notification_id": row.notification_id,
-        "event_id": row.event_id,
-        "slice_key": slice_key,
-        "type": row.type,
-        "category": row.category,
-        "channel": row.channel.value,
-        "state": row.state,
-        "reason": None,
-        "condition": row.condition,
-        "created_at_us": row.created_at_us,
-        "due_at_us": row.due_at_us,
-        "expires_at_us": row.expires_at_us,
-        "digest_key": row.digest_key,
-        "fallback": document(row.fallback),
-    }
+def delivery_values(row: Delivery, slice_key: str, state: str, reason: str | None = None) -> tuple[Any, ...]:
+    """A delivery as columns, in the table's order."""
+    return (
+        row.user_id,
+        row.id,
+        row.notification_id,
+        row.event_id,
+        slice_key,
+        row.type,
+        row.category,
+        row.channel.value,
+        state,
+        reason,
+        row.condition,
+        row.created_at_us,
+        row.due_at_us,
+        row.expires_at_us,
+        row.digest_key,
+        document(row.fallback),
+    )
 
 
 def delivery_of(row: Any) -> Delivery:
@@ -200,14 +202,21 @@ def profile_of(row: Any) -> Profile:
     )
 
 
+def user_of(row: Any) -> User:
+    """A user from the columns that `situation` selects, in that order."""
+    id_, name, avatar, email, phone, locale, timezone, attributes, preferences, version, valid_from_us = row
+    profile = Profile(id_, name, avatar, email, phone, locale, timezone, attributes_of(attributes))
+    return User(profile, preferences_of(preferences), version, tokens_valid_from_us=valid_from_us)
+
+
 def attributes_of(text: str) -> dict[str, Any]:
     """A profile's attributes from their text."""
-    return _attributes.decode(text)
+    return _attributes.decode(text) if text != _NOTHING else {}
 
 
 def preferences_of(text: str) -> Preferences:
     """Preferences from their text."""
-    return _preferences.decode(text)
+    return _preferences.decode(text) if text != _NOTHING else _UNSET
 
 
 def marks_of(row: Any) -> Marks:
@@ -215,21 +224,22 @@ def marks_of(row: Any) -> Marks:
     return Marks(seen_at_us=row.seen_at_us, read_at_us=row.read_at_us, archived_at_us=row.archived_at_us)
 
 
-def log_values(entry: LogEntry) -> dict[str, Any]:
-    """A line of the log as columns, without its id."""
-    return {
-        "at_us": entry.at_us,
-        "state": entry.state,
-        "event_id": entry.event_id,
-        "user_id": entry.user_id,
-        "notification_id": entry.notification_id,
-        "channel": None if entry.channel is None else str(entry.channel),
-        "type": entry.type,
-        "category": entry.category,
-        "provider": entry.provider,
-        "reason": entry.reason,
-        "detail": entry.detail,
-    }
+def log_values(id_: int, entry: LogEntry) -> tuple[Any, ...]:
+    """A line of the log as columns, in the table's order."""
+    return (
+        id_,
+        entry.at_us,
+        entry.state,
+        entry.event_id,
+        entry.user_id,
+        entry.notification_id,
+        None if entry.channel is None else str(entry.channel),
+        entry.type,
+        entry.category,
+        entry.provider,
+        entry.reason,
+        entry.detail,
+    )
 
 
 def log_entry_of(row: Any) -> LogEntry:

@@ -6,7 +6,7 @@ import pytest
 from hub.model.contents import BODY_LIMIT, TITLE_LIMIT
 from hub.model.events import Action, BroadcastAudience, Event, NamedUser
 from hub.model.notifications import notification_id
-from hub.model.planning import OFFLINE_GRACE_SECONDS, Environment, explain_rules, plan, plan_broadcast
+from hub.model.planning import OFFLINE_GRACE_SECONDS, Environment, Memo, explain_rules, plan, plan_broadcast
 from hub.model.preferences import parse_preferences
 from hub.model.rules import RULES
 from hub.model.schedule import parse_moment
@@ -423,13 +423,13 @@ def test_a_title_is_never_missing():
 
 
 def test_texts_that_are_the_same_for_all_are_rendered_once():
-    memo = {}
+    memo = Memo()
     same = kind(title="{{ data.n }}", locales={"ko": Texts(title="{{ recipient.name }}")})
     for id_, locale in (("a", None), ("b", "de"), ("c", "ko")):
         who = User(Profile(id_, name=id_, locale=locale))
         row = planned(event(data={"n": 1}), same, who, named=NamedUser(id_), memo=memo).notification
         assert row.content.title == (id_ if locale == "ko" else "1")
-    assert len(memo) == 1
+    assert len(memo.rendered) == 1
 
 
 # ---------------------------------------------------------------- broadcasts

@@ -1,0 +1,48 @@
+"""SQLite without a thread between: a generator's statements run on the event loop, only the fsync does not.
+
+A thread that steps through rows takes and gives back the interpreter's lock for each of them, and waits for it
+whenever the loop is busy: measured, that cost more than the work. So the loop is held for as long as a batch's
+statements take (milliseconds), and is free while COMMIT writes. Not for what may take long; nodes do not use it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+class _Inline:
+    """What the store's functions use of an `AsyncConnection`; no call ever waits."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, statement: Any, parameters: Any = None) -> Any:
+        return self._connection.execute(statement, parameters)
+
+    async def exec_driver_sql(self, statement: str, parameters: Any = None) -> Any:
+        return self._connection.exec_driver_sql(statement, parameters)
+
+    async def scalar(self, statement: Any, parameters: Any = None) -> Any:
+        return self._connection.scalar(statement, parameters)
+
+    async def scalars(self, statement: Any, parameters: Any = None) -> Any:
+        return self._connection.scalars(statement, parameters)
+
+
+@asynccontextmanager
+async def writing(engine: Engine) -> AsyncIterator[AsyncConnection]:
+    """A transaction, committed at the end: call it with the write lock held, and await nothing else within."""
+    with engine.connect() as connection:
+        yield cast("AsyncConnection", _Inline(connection))
+        await asyncio.to_thread(connection.commit)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[AsyncConnection]:
+    """A connection for reading."""
+    with engine.connect() as connection:
+        yield cast("AsyncConnection", _Inline(connection))

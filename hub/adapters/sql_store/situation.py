@@ -1,0 +1,121 @@
+"""What a generator looks up before it plans a batch: a handful of ready-made statements, however large the batch.
+
+Texts for the driver, because building and keying the same five expressions for each batch took longer than asking.
+What is rare (slices planned before, erased users) is asked only when there is any.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.adapters.sql_store.engine import Part, translated
+from hub.adapters.sql_store.people_rows import ERASURE_KEY, tombstones_among
+from hub.adapters.sql_store.rows import broadcast_of, notification_of, user_of
+from hub.adapters.sql_store.tables import broadcasts, notifications, slices
+from hub.model.notifications import Notification
+from hub.model.users import Profile, User
+from hub.ports import Situation, StoredSlice
+
+CATALOG: Final = "catalog_version"
+_GIVEN: Final = {True: "IN (SELECT value FROM json_each(?))", False: "= ANY($1::text[])"}
+_SETTINGS: Final = f"SELECT name, value FROM settings WHERE name IN ('{CATALOG}', '{ERASURE_KEY}')"  # noqa: S608
+_SLICES: Final = "SELECT event_id, slice_key FROM slices WHERE event_id "
+_RETRACTIONS: Final = "SELECT event_id FROM retractions WHERE event_id "
+_USERS: Final = (
+    "SELECT id, name, avatar, email, phone, locale, timezone, attributes, preferences, version, tokens_valid_from_us"
+    " FROM users WHERE id "
+)
+_encode = msgspec.json.Encoder().encode
+
+
+class Situations(Part):
+    """The reading half of `hub.ports.PlanStore`."""
+
+    async def situation(self, parts: Mapping[str, Sequence[str]], users: Sequence[str]) -> Situation:
+        """What is known of these events' slices (ids by slice key) and of these users."""
+        events = sorted({event_id for ids in parts.values() for event_id in ids})
+        async with self._db.read_inline() as connection:
+            settings = {row.name: row.value for row in await connection.exec_driver_sql(_SETTINGS)}
+            stored = await self._among(connection, _SLICES, events)
+            retracted = await self._among(connection, _RETRACTIONS, events)
+            people = {row[0]: user_of(row) for row in await self._among(connection, _USERS, users)}
+            if key := settings.get(ERASURE_KEY):
+                erased = await tombstones_among(self._db, connection, bytes.fromhex(key), users)
+                people |= {id_: _erased(people.get(id_), id_, *at) for id_, at in erased.items()}
+        known = {(event_id, key) for event_id, key in stored}
+        planned: dict[tuple[str, str], StoredSlice] = {}
+        for key, ids in parts.items():
+            if again := [event_id for event_id in ids if (event_id, key) in known]:
+                found = await self.planned(key, again)
+                planned |= {(event_id, key): one for event_id, one in found.items()}
+        return Situation(
+            planned, frozenset(row[0] for row in retracted), people, int(settings.get(CATALOG, 0))
+        )
+
+    async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
+        """Those of the events whose slice with this key is planned already, with what was planned in it.
+
+        What is not shown any more (retracted, replaced) is left out: it must not be announced again.
+        """
+        if not event_ids:
+            return {}
+        known = select(slices.c.event_id).where(
+            self._db.among(slices.c.event_id, event_ids), slices.c.slice_key == partition
+        )
+        async with self._db.read(snapshot=True) as connection:
+            ids = list((await connection.scalars(known)).all())
+            if not ids:
+                return {}
+            rows = await connection.execute(
+                select(notifications)
+                .where(
+                    self._db.among(notifications.c.event_id, ids),
+                    notifications.c.slice_key == partition,
+                    notifications.c.hidden.is_(None),
+                )
+                .order_by(notifications.c.created_at_us)
+            )
+            found = await connection.execute(
+                select(broadcasts).where(
+                    self._db.among(broadcasts.c.event_id, ids),
+                    broadcasts.c.slice_key == partition,
+                    broadcasts.c.hidden.is_(None),
+                )
+            )
+        by_event: dict[str, list[Notification]] = {}
+        for row in rows:
+            by_event.setdefault(row.event_id, []).append(notification_of(row))
+        lane = {row.event_id: broadcast_of(row) for row in found}
+        return {id_: StoredSlice(id_, by_event.get(id_, []), lane.get(id_)) for id_ in ids}
+
+    async def retracted(self, event_ids: Sequence[str]) -> set[str]:
+        """Those of the events that were retracted."""
+        async with self._db.read_inline() as connection:
+            return await self.retracted_among(connection, event_ids)
+
+    async def retracted_among(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
+        """`retracted` in a transaction that runs."""
+        return {row[0] for row in await self._among(connection, _RETRACTIONS, event_ids)}
+
+    async def _among(
+        self, connection: AsyncConnection, question: str, values: Sequence[str]
+    ) -> Sequence[Sequence[Any]]:
+        """The rows of a ready-made SELECT with these values as its one parameter."""
+        if not values:
+            return []
+        sqlite = self._db.sqlite
+        with translated():
+            given: Any = _encode(values).decode() if sqlite else list(values)
+            return (await connection.exec_driver_sql(question + _GIVEN[sqlite], (given,))).all()
+
+
+def _erased(user: User | None, user_id: str, erased_at_us: int, revoked_us: int) -> User:
+    known = user or User(Profile(user_id))
+    return msgspec.structs.replace(
+        known,
+        erased_at_us=erased_at_us,
+        tokens_valid_from_us=max(known.tokens_valid_from_us, revoked_us),
+    )
