@@ -3,7 +3,7 @@
 valkey            the running server (`.url`); `redis_url` is its address
 redis_prefix      a key prefix of this test alone; keys under it that stay for ever fail the test
 own_valkey        a server of this test alone, to be killed, frozen or wiped
-postgres_url      a fresh, empty PostgreSQL database
+postgres_url      a fresh, empty PostgreSQL database; `migrated_postgresql_url` has the tables already
 sqlite_url        a fresh SQLite file
 database_url      both of them, one after the other
 clock             a clock that the test moves
@@ -13,6 +13,7 @@ node              the path of Node; the SDK under test is installed in tests/e2e
 """
 
 import asyncio
+import compileall
 import inspect
 import os
 import shutil
@@ -26,14 +27,22 @@ from redis.asyncio import Redis
 
 from hub import supervisor
 from hub.adapters.embedded_valkey import EmbeddedValkey
+from hub.adapters.sql_store import migrate
 from tests.support.browser import find_chromium
 from tests.support.clock import FakeClock
 from tests.support.postgres import PostgresServer
 from tests.support.redis_keys import stray_keys
 
-JS_FOLDER = Path(__file__).parent / "e2e" / "js"
+ROOT = Path(__file__).parents[1]
+JS_FOLDER = ROOT / "tests" / "e2e" / "js"
 TASK_GRACE_SECONDS = 1.0
 _numbers = count(1)
+
+
+def pytest_sessionstart() -> None:
+    """Compile our own packages: where Python is told to keep no bytecode, each process of a test would do it again."""
+    for package in ("hub", "workers", "web"):
+        compileall.compile_dir(ROOT / package, quiet=2)
 
 
 @pytest.fixture
@@ -95,6 +104,21 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """A migrated database to copy: migrating one for each test would take most of the time."""
+    name = postgres_server.create_database()
+    asyncio.run(migrate(postgres_server.url(name)))
+    return name
+
+
+@pytest.fixture
+def migrated_postgresql_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    name = postgres_server.create_database(postgres_template)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
 
 
 @pytest.fixture

@@ -2,29 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from hub.adapters.sql_store import SqlStore, migrate
-from tests.support.postgres import PostgresServer
 from tests.support.stores import Partition
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: PostgresServer) -> str:
-    """A migrated database to copy: migrating one for each test would take most of the time."""
-    name = postgres_server.create_database()
-    asyncio.run(migrate(postgres_server.url(name)))
-    return name
-
-
-@pytest.fixture
-def migrated_postgresql_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
-    name = postgres_server.create_database(postgres_template)
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +37,8 @@ def store_url(request: pytest.FixtureRequest) -> str:
 async def store(store_url: str) -> AsyncIterator[SqlStore]:
     """An empty store."""
     opened = SqlStore(store_url)
-    await opened.migrate()
+    if store_url == "sqlite://":
+        await opened.migrate()
     yield opened
     await opened.close()
 

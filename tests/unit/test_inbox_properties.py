@@ -340,7 +340,7 @@ TestInbox = pytest.mark.req("R11", "R12", "R19")(
     pytest.mark.timeout(1200)(pytest.mark.slow(InboxMachine.TestCase))
 )
 TestInbox.settings = settings(
-    max_examples=int(os.environ.get("INBOX_EXAMPLES", "10")),  # `make faults` asks for more
+    max_examples=int(os.environ.get("INBOX_EXAMPLES", "5")),  # `make faults` asks for more
     stateful_step_count=20,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # a smaller example is not worth its minutes

@@ -27,7 +27,7 @@ def servers(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {
         "redis_url": SecretStr(request.getfixturevalue("redis_url")),
         "redis_prefix": request.getfixturevalue("redis_prefix"),
-        "database_url": SecretStr(request.getfixturevalue("postgres_url")),
+        "database_url": SecretStr(request.getfixturevalue("migrated_postgresql_url")),
     }
 
 
