@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hub import logs
 from hub.config import Settings, load_settings
 from hub.logs import Redactor, configure_logging, get_logger
 
@@ -122,6 +125,21 @@ def test_what_is_not_secret_stays() -> None:
     ):
         assert redactor.text(text) == text
     assert redactor.text("has a-known-secret in it") == "has [redacted] in it"
+
+
+_PIECES = [
+    "?key=", "&CODE=", "token=", "jwt%3D", "Api_Key=", '"secret": "', "'password':'", "Bearer ", "basic ", "Cookie: ",
+    "authorization: ", "postgresql://u:", "@db", JWT, "clarion_", "clk_" + "k" * 30, "abcdefgh", " ", "é", "\u017fecret=",
+    '"', "=", "x",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join))
+def test_looking_for_words_first_hides_all_that_the_patterns_find(text: str) -> None:
+    hidden = text
+    for _, shape in logs._SHAPES:
+        hidden = shape.sub(r"\g<keep>[redacted]", hidden)
+    assert Redactor().text(text) == hidden
 
 
 def test_odd_values_do_not_break_a_record(stream: io.StringIO) -> None:
