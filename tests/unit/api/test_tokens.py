@@ -104,6 +104,48 @@ async def test_what_is_no_token_is_refused(tokens: Tokens, token: str) -> None:
         await tokens.verify(token)
 
 
+@pytest.mark.req("R35")
+async def test_every_character_of_a_token_counts(clock: FakeClock, tokens: Tokens) -> None:
+    token = sign({"sub": "alice", "exp": now(clock) + 60})
+    assert (await tokens.verify(token)).user_id == "alice"
+    for place, character in enumerate(token):
+        with pytest.raises(TokenError):
+            await tokens.verify(token[:place] + ("A" if character != "A" else "B") + token[place + 1 :])
+        with pytest.raises(TokenError):
+            await tokens.verify(token[:place] + token[place + 1 :])
+    for odd in (
+        token + ".",
+        "." + token,
+        token + "=",
+        token.replace(".", "..", 1),
+        token[: token.rindex(".")],
+    ):
+        with pytest.raises(TokenError):
+            await tokens.verify(odd)
+
+
+@pytest.mark.req("R35")
+async def test_a_header_may_say_more_and_is_then_read_as_the_standard_says(
+    clock: FakeClock, tokens: Tokens
+) -> None:
+    claims = {"sub": "alice", "exp": now(clock) + 60}
+    assert (await tokens.verify(sign(claims, kid="2026"))).user_id == "alice"
+    assert (await tokens.verify(sign(claims, OLD, typ="at+jwt"))).user_id == "alice"
+    with pytest.raises(TokenError):
+        await tokens.verify(sign(claims, crit=["exp"]))
+    with pytest.raises(TokenError):
+        await tokens.verify(sign(claims, b"a secret of nobody that has thirty-two bytes", kid="2026"))
+
+
+@pytest.mark.req("R35")
+@pytest.mark.parametrize(
+    "payload", [b"[]", b"7", b"null", b'{"sub"', b"\xff", b'{"sub":"alice","exp":NaN}', b""]
+)
+async def test_a_signature_does_not_make_claims_of_anything(tokens: Tokens, payload: bytes) -> None:
+    with pytest.raises(TokenError):
+        await tokens.verify(jwt.PyJWS().encode(payload, NEW, algorithm="HS256"))
+
+
 async def test_issuer_and_audience_must_fit_when_they_are_set(clock: FakeClock) -> None:
     strict = Tokens((NEW,), clock, issuer="https://id.example", audience="hub")
     good = {"sub": "alice", "exp": now(clock) + 60, "iss": "https://id.example", "aud": ["x", "hub"]}
