@@ -57,7 +57,7 @@ async def run(given: argparse.Namespace, bench: Bench) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """Everything; the exit code."""
     given = options(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if not hasattr(os, "sched_setaffinity"):
         console.print("The benchmarks need Linux: they pin processes and read the scheduler's counts.")
         return 1

@@ -39,10 +39,11 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Publishers:
-    """How messages are published: over HTTP, or into a Redis stream when a socket is given."""
+    """How messages are published: over HTTP, in batches over HTTP, into a Redis stream when a socket is given."""
 
     bodies: Sequence[str]
     path: str = "/"
+    batch_path: str = "/"
     headers: Sequence[str] = ()
     count: int = 8
     socket: str | None = None
@@ -95,7 +96,8 @@ class Load:
             arguments += [name, value] if value is not None else []
         arguments += ["--headers", "".join(f"{header}\r\n" for header in clients.headers)]
         arguments += ["--publish-headers", "".join(f"{header}\r\n" for header in publishers.headers)]
-        arguments += ["--publish-path", publishers.path, "--publishers", publishers.count]
+        arguments += ["--publish-path", publishers.path, "--batch-path", publishers.batch_path]
+        arguments += ["--publishers", publishers.count]
         if publishers.socket is not None:
             words = ("XADD", publishers.stream, "*", "event")
             command = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)

@@ -62,7 +62,7 @@ static void choose_source(Connection *connection) {
 }
 
 void open_connection(Connection *connection) {
-    bool is_client = connection->role == CLIENT, is_unix = !is_client && options.publish_socket;
+    bool is_client = connection->role == CLIENT, is_unix = connection->role == STREAM_PUBLISHER;
     int on = 1, result;
     connection->fd = socket(is_unix ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (connection->fd < 0) {
@@ -150,7 +150,7 @@ static void connected(Connection *connection) {
     if (error) {
         note_problem("connect: %s", strerror(error));
         close_connection(connection, false);
-    } else if (connection->role == PUBLISHER) {
+    } else if (connection->role != CLIENT) {
         connection->state = OPEN;
         watch(connection, EPOLLIN, EPOLL_CTL_MOD);
     } else greet(connection);
@@ -179,9 +179,8 @@ static void send_init(Connection *connection) {
 }
 
 static long take(Connection *connection, char *bytes, size_t length) {
-    if (connection->role == PUBLISHER)
-        return options.publishes_to_redis ? take_redis_answers(connection, bytes, length)
-                                          : take_http_answers(connection, bytes, length);
+    if (connection->role == PUBLISHER) return take_http_answers(connection, bytes, length);
+    if (connection->role == STREAM_PUBLISHER) return take_redis_answers(connection, bytes, length);
     long head = 0;
     if (connection->state == HANDSHAKE) {
         head = take_head(connection, bytes, length);

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 Options options = {.connections = 1000, .handshakes_at_once = 64, .publishers = 1, .sources = 4, .path = "/",
-                   .headers = "", .publish_path = "/", .publish_headers = ""};
+                   .headers = "", .publish_path = "/", .batch_path = "/", .publish_headers = ""};
 Counts counts;
 Connection *clients, *publishers;
 int first_user, open_clients, readers;
@@ -64,7 +64,7 @@ static double option(const char *command, const char *name, double otherwise) {
     return found ? strtod(found + strlen(key), NULL) : otherwise;
 }
 
-static void phase_begins(void) {
+void phase_begins(void) {
     memset(&counts, 0, sizeof counts);
     latency_clear();
     problem[0] = 0;
@@ -74,13 +74,13 @@ static void phase_begins(void) {
 static void connect_clients(const char *command) {
     bool catches_up = option(command, "catch_up", 0) != 0;
     double limit_seconds = option(command, "limit", 60);
-    int next = 0;
+    int next = 0, at_once = (int)option(command, "at_once", options.handshakes_at_once);
     phase_begins();
     is_returning = option(command, "return", 0) != 0;
     first_user = (int)option(command, "first", first_user);
     uint64_t begun = now_us(), limit = begun + (uint64_t)(limit_seconds * 1e6);
     while (now_us() < limit) {
-        while (next < options.connections && next - counts.opened - counts.failed < options.handshakes_at_once)
+        while (next < options.connections && next - counts.opened - counts.failed < at_once)
             open_connection(&clients[next++]);
         bool is_done = counts.opened + counts.failed >= options.connections;
         if (is_done && (!catches_up || counts.delivered >= (uint64_t)counts.opened)) break;
@@ -115,6 +115,7 @@ static void run(char *command) {
             .count = (long)option(command, "count", 1), .batch = (long)option(command, "batch", 1),
             .window = (long)option(command, "window", 1), .in_flight = (long)option(command, "in_flight", 1),
             .seed = (long)option(command, "seed", 1), .rate = option(command, "rate", 0),
+            .users = (long)option(command, "users", options.connections), .to_stream = option(command, "stream", 0) != 0,
             .limit_seconds = option(command, "limit", 60), .body = (int)option(command, "body", 0),
             .size = (size_t)option(command, "size", 200), .audience = (unsigned)option(command, "audience", 0)};
         publish(&publishing);
@@ -150,7 +151,7 @@ static void read_options(int count, char **values) {
         {"init", 1, 0, 'i'}, {"return-init", 1, 0, 'I'}, {"ready", 1, 0, 'r'}, {"headers", 1, 0, 'h'}, {"tokens", 1, 0, 't'},
         {"mark", 1, 0, 'm'}, {"slow", 1, 0, 'S'}, {"sources", 1, 0, 'A'}, {"body", 1, 0, 'b'}, {"publishers", 1, 0, 'c'},
         {"publish-port", 1, 0, 'u'}, {"publish-path", 1, 0, 'U'}, {"publish-headers", 1, 0, 'H'},
-        {"publish-socket", 1, 0, 'x'}, {"publish-command", 1, 0, 'X'}, {0}};
+        {"batch-path", 1, 0, 'B'}, {"publish-socket", 1, 0, 'x'}, {"publish-command", 1, 0, 'X'}, {0}};
     int letter, marks = 0;
     while ((letter = getopt_long(count, values, "", known, NULL)) != -1) switch (letter) {
         case 's': options.is_sse = true; break;
@@ -171,7 +172,8 @@ static void read_options(int count, char **values) {
         case 'u': options.publish_port = atoi(optarg); break;
         case 'U': options.publish_path = optarg; break;
         case 'H': options.publish_headers = optarg; break;
-        case 'x': options.publish_socket = optarg; options.publishes_to_redis = true; break;
+        case 'B': options.batch_path = optarg; break;
+        case 'x': options.publish_socket = optarg; break;
         case 'X': options.publish_command = optarg; break;
         default: exit(2);
         }
@@ -200,6 +202,7 @@ int main(int count, char **values) {
     poller = epoll_create1(EPOLL_CLOEXEC);
     clients = make_connections(options.connections, CLIENT);
     publishers = make_connections(options.publishers, PUBLISHER);
+    publishers[options.publishers] = (Connection){.role = STREAM_PUBLISHER, .fd = -1};
     watch(&commands, EPOLLIN, EPOLL_CTL_ADD);
     char *line = NULL;
     size_t capacity = 0;

@@ -9,7 +9,7 @@
 enum { MAX_BODIES = 8, MARKS = 2, READ_BYTES = 1 << 20, BODY_BYTES = 1 << 23 };
 
 typedef enum { IDLE, CONNECTING, HANDSHAKE, GREETING, OPEN, CLOSED } State;
-typedef enum { CLIENT, PUBLISHER, COMMANDS } Role;
+typedef enum { CLIENT, PUBLISHER, STREAM_PUBLISHER, COMMANDS } Role; /* the latter speaks RESP */
 
 typedef struct {
     char *bytes;
@@ -35,11 +35,11 @@ typedef struct {
 } Connection;
 
 typedef struct {
-    bool is_sse, publishes_to_redis;
+    bool is_sse;
     int port, publish_port, connections, handshakes_at_once, publishers, sources;
     double slow_share;
     const char *path, *init, *return_init, *ready, *headers;
-    const char *publish_path, *publish_socket, *publish_headers, *publish_command;
+    const char *publish_path, *batch_path, *publish_socket, *publish_headers, *publish_command;
     const char *marks[MARKS];
     const char *bodies[MAX_BODIES];
     char **tokens;
@@ -54,7 +54,7 @@ typedef struct {
 
 extern Options options;
 extern Counts counts;
-extern Connection *clients, *publishers;
+extern Connection *clients, *publishers; /* the publisher after the last one appends to the stream */
 extern int first_user, open_clients, readers;
 extern bool is_returning;    /* clients come back with the places they had */
 extern char problem[400];    /* the first thing that went wrong, for the report */
@@ -62,6 +62,7 @@ extern char problem[400];    /* the first thing that went wrong, for the report 
 /* load.c */
 uint64_t now_us(void);
 void pump(int milliseconds);
+void phase_begins(void);
 void watch(Connection *connection, uint32_t events, int operation);
 void note_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -86,7 +87,8 @@ size_t fill_to_size(char *into, size_t capacity, const char *template, long user
 
 /* publish.c */
 typedef struct {
-    long count, batch, window, in_flight, seed;
+    long count, batch, window, in_flight, seed, users;
+    bool to_stream;
     double rate, limit_seconds;
     int body;
     size_t size;

@@ -38,8 +38,9 @@ TOPIC = "bench"
 EVERYONE = '{"to":{"everyone":true},"title":"News","body":"{pad}","data":{"ts":{ts}}}'
 TO_TOPIC = '{"to":{"topic":"bench"},"title":"News","body":"{pad}","data":{"ts":{ts}}}'
 TO_USER = '{"to":"u{i}","title":"Paid","body":"{pad}","data":{"ts":{ts}}}'
-BODIES = (EVERYONE, TO_TOPIC, TO_USER)
-BODY_EVERYONE, BODY_TOPIC, BODY_USER = range(3)
+LONG = '{"to":{"everyone":true},"title":"News","data":{"ts":{ts},"pad":"{pad}"}}'
+BODIES = (EVERYONE, TO_TOPIC, TO_USER, LONG)
+BODY_EVERYONE, BODY_TOPIC, BODY_USER, BODY_LONG = range(4)
 
 _CONNECT = '{"id":1,"connect":{"token":"{t}"}}'
 _RETURN = (
@@ -59,6 +60,10 @@ def write_tokens(path: Path, count: int) -> Path:
     tokens = Tokens((SECRET.encode(),), SystemClock())
     path.write_text("".join(tokens.issue(f"u{number}", TOKEN_SECONDS) + "\n" for number in range(count)))
     return path
+
+
+def _missed(number: int) -> dict[str, object]:
+    return {"to": f"u{number}", "title": "Paid", "body": "x" * 100, "data": {"ts": 1}}
 
 
 @dataclass(slots=True)
@@ -127,6 +132,13 @@ class Deployment:
         for first in range(0, len(listed), 10_000):
             await self.call("POST", f"/v1/topics/{TOPIC}/users", {"add": listed[first : first + 10_000]})
 
+    async def publish_to_each(self, first: int, count: int) -> None:
+        """One notification to each of these users; returns when all are stored and announced."""
+        for start_at in range(first, first + count, 1_000):
+            users = range(start_at, min(start_at + 1_000, first + count))
+            await self.call("POST", "/v1/events/batch", [_missed(number) for number in users])
+        await self.drained()
+
     def redis(self) -> Redis:
         """A connection to the Valkey. Close it with `async with`."""
         assert self.settings.redis_url is not None
@@ -144,7 +156,12 @@ class Deployment:
         sse = Clients(
             self.port, "/v1/me/stream?token={t}", is_sse=True, ready="event: ready", tokens=self.tokens
         )
-        return Candidate(NAME, views, self.websocket(), sse, self.publishers("/v1/events", publishers))
+        return Candidate(NAME, views, self.websocket(), sse, self.publishers(publishers))
+
+    def node_alone(self) -> Candidate:
+        """A deployment of which only the node counts."""
+        whole = self.candidate()
+        return Candidate(NODE, {NODE: [self.node]}, whole.websocket, whole.sse, whole.publishers)
 
     def websocket(self) -> Clients:
         """How an SDK connects and comes back."""
@@ -158,15 +175,18 @@ class Deployment:
             tokens=self.tokens,
         )
 
-    def publishers(self, path: str, count: int) -> Publishers:
-        """Backends that publish over HTTP."""
-        return Publishers(BODIES, path, [f"Authorization: Bearer {API_KEY}"], count)
-
-    def redis_publishers(self) -> Publishers:
-        """One backend that publishes with XADD."""
+    def publishers(self, count: int) -> Publishers:
+        """Backends that publish over HTTP, one by one or in batches, and one that uses XADD."""
         assert self.settings.redis_url is not None
-        path = unquote(self.settings.redis_url.get_secret_value().removeprefix("unix://"))
-        return Publishers(BODIES, socket=path, stream=f"{self.settings.redis_prefix}:ingest")
+        return Publishers(
+            BODIES,
+            "/v1/events",
+            "/v1/events/batch",
+            [f"Authorization: Bearer {API_KEY}"],
+            count,
+            socket=unquote(self.settings.redis_url.get_secret_value().removeprefix("unix://")),
+            stream=f"{self.settings.redis_prefix}:ingest",
+        )
 
 
 async def deployment(

@@ -4,9 +4,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from benchmarks.bench import Bench
-from benchmarks.workloads import broadcast
+from benchmarks.workloads import broadcast, handshakes, memory, reconnect, slow, targeted
 
 WORKLOADS: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "broadcast": broadcast.run,
     "sse": partial(broadcast.run, workload="sse", is_sse=True),
+    "targeted": targeted.run,
+    "handshakes": handshakes.run,
+    "memory": memory.run,
+    "reconnect": reconnect.run,
+    "slow": slow.run,
 }
