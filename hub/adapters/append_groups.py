@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hub.adapters.redis_connection import Command, RedisCommands, load_script
+from hub.adapters.redis_connection import RedisCommands, load_script
 from hub.adapters.redis_keys import RedisKeys
+from hub.adapters.redis_line import Command
 from hub.errors import QueueUnavailable
 from hub.ports import Append, Appended, Idempotency, KeyReused
 

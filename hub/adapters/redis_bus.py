@@ -9,8 +9,9 @@ import secrets
 from collections.abc import Iterator, Sequence
 
 from hub.adapters.channel_retention import retention_of
-from hub.adapters.redis_connection import Command, RedisCommands, load_script
+from hub.adapters.redis_connection import RedisCommands, load_script
 from hub.adapters.redis_keys import RedisKeys
+from hub.adapters.redis_line import Command
 from hub.adapters.redis_link import LinkTiming, RedisLink
 from hub.errors import BusUnavailable
 from hub.ports import BusReceiver, History, Message, Publication, Published

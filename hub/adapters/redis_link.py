@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from hub.adapters.redis_connection import Endpoint
+from hub.adapters.redis_endpoint import Endpoint
 from hub.adapters.redis_wire import Wire, WireError
 from hub.errors import BusUnavailable
 

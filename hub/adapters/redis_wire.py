@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import hiredis
 
-from hub.adapters.redis_connection import Endpoint
+from hub.adapters.redis_endpoint import Endpoint
 
 _CLIENT_NAME: Final = "clarion-link"
 
@@ -48,19 +48,12 @@ class Wire(asyncio.Protocol):
         on_answer: Callable[[bytes], None],
     ) -> "Wire":
         """Open the connection. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        wire = cls(endpoint, on_message, on_answer)
-        if endpoint.path is not None:
-            await loop.create_unix_connection(lambda: wire, endpoint.path)
-        else:
-            await loop.create_connection(lambda: wire, endpoint.host, endpoint.port, ssl=endpoint.tls)
-        return wire
+        return await endpoint.open(lambda: cls(endpoint, on_message, on_answer))
 
     async def handshake(self) -> None:
         """Log in, and make sure that Redis has loaded its data. Raises `WireError`."""
-        if self._endpoint.password is not None:
-            user = (self._endpoint.username,) if self._endpoint.username else ()
-            await self._ask("AUTH", *user, self._endpoint.password)
+        if self._endpoint.credentials:
+            await self._ask("AUTH", *self._endpoint.credentials)
         # Redis takes subscriptions while it still reads its log; histories can be read only after it.
         await self._ask("PING")
         await self._ask("CLIENT", "SETNAME", _CLIENT_NAME)
