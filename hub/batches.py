@@ -247,14 +247,12 @@ class _Work:
         """Plan an addressed slice: one notification for each of its users."""
         event = item.part.event
         self._log_acceptance(item)
-        self._batch.users.extend(item.part.users)
         in_app = deliveries = 0
         kind = self._type(event)
         category = self._category(kind)
         for named in item.part.users:
-            known = self._users.get(named.id)
-            planned = plan(event, kind, category, known, named, self._at_next_moment(), item.key)
-            self._learn(event, named)
+            user = self._user(event, named)
+            planned = plan(event, kind, category, user, named, self._at_next_moment(), item.key)
             notification = planned.notification
             self._batch.notifications.append(notification)
             self._batch.deliveries.extend(planned.deliveries)
@@ -326,11 +324,18 @@ class _Work:
     def _log_acceptance(self, item: _Queued) -> None:
         self._batch.log += log_acceptance(item.part)
 
-    def _learn(self, event: Event, named: NamedUser) -> None:
-        """What an event says of a user holds for the next events of the same batch, as it would for a later batch."""
+    def _user(self, event: Event, named: NamedUser) -> User | None:
+        """A recipient as known so far; what the event says of them is kept.
+
+        It holds for the next events of the same batch, as it would for a later batch, and is stored if it is news.
+        """
         known = self._users.get(named.id)
-        if known is None or known.erased_at_us is None or known.erased_at_us <= event.accepted_at_us:
-            self._users[named.id] = merged_user(known, named)
+        merged = merged_user(known, named)
+        if known is None or known.version == 0 or merged is not known:
+            self._batch.users.append(named)
+            if known is None or known.erased_at_us is None or known.erased_at_us <= event.accepted_at_us:
+                self._users[named.id] = merged
+        return known
 
     def _at_next_moment(self) -> Environment:
         """With the next created_at_us: unique and increasing on this partition, also across owners and slow clocks."""

@@ -38,6 +38,7 @@ OFFLINE_GRACE_SECONDS: Final = (
     30  # for a pong to prove that the app reached the user (the ping's round is 25 s)
 )
 _SECOND_US: Final = 1_000_000
+_ALL: Final = tuple(Channel)
 
 
 class Chosen(NamedTuple):
@@ -196,14 +197,20 @@ def plan_broadcast(
 
 
 def merged_user(user: User | None, named: NamedUser) -> User:
-    """A user with the fields that the event itself gives. What was erased does not come back with an older event."""
+    """A user with the fields that the event itself gives; the same object when it gives nothing new.
+
+    What was erased does not come back with an older event.
+    """
     known = user or User(Profile(named.id))
+    if named == NamedUser(named.id):
+        return known
+    profile = known.profile
     given = {
         name: value
         for name in ("email", "phone", "name", "locale", "timezone")
-        if (value := getattr(named, name)) is not None
+        if (value := getattr(named, name)) is not None and value != getattr(profile, name)
     }
-    return replace(known, profile=replace(known.profile, **given)) if given else known
+    return replace(known, profile=replace(profile, **given)) if given else known
 
 
 # ---------------------------------------------------------------- channels
@@ -211,8 +218,8 @@ def merged_user(user: User | None, named: NamedUser) -> User:
 
 def _channels(kind: TypeVersion, channels: tuple[Channel, ...] | None) -> list[Channel]:
     """The channels that a plan says something about: those of the type and those that the event names."""
-    named = {*kind.definition.channels, *(channels or ())}
-    return [channel for channel in Channel if channel in named]
+    own = kind.definition.channels
+    return [channel for channel in _ALL if channel in own or (channels is not None and channel in channels)]
 
 
 def _deliver(

@@ -9,20 +9,24 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, desc, select, text, update
+from sqlalchemy import ColumnElement, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.bulk import insert_rows
+from hub.adapters.sql_store.bulk import Row, Statement, insert_rows
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.rows import MINUTE_US, log_values
-from hub.adapters.sql_store.tables import deliveries, log, log_counters
+from hub.adapters.sql_store.tables import deliveries, log
 from hub.model.deliveries import CANCEL_REASONS, MOVES
 from hub.ports import LogEntry
 
 WAITING: Final = tuple(sorted(state for state, moves in MOVES.items() if "cancelled" in moves))
-_KEY: Final = ("minute", "type", "channel", "state", "provider", "shard")
-_LAST: Final = select(log.c.id).order_by(desc(log.c.id)).limit(1)
-_NEXT: Final = text("SELECT nextval('log_ids') FROM generate_series(1, :how_many)")
+_LAST: Final = Statement("SELECT max(id) FROM log")
+_NEXT: Final = Statement("SELECT nextval('log_ids') FROM generate_series(1, ?)")
+_COUNT: Final = Statement(
+    "INSERT INTO log_counters (minute, type, channel, state, provider, shard, count) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (minute, type, channel, state, provider, shard)"
+    " DO UPDATE SET count = log_counters.count + excluded.count"
+)
 _SHARD: Final = f"p{os.getpid() % 8}"  # for writers that are not a partition
 
 
@@ -33,20 +37,15 @@ async def append_log(
     if not entries:
         return
     if db.sqlite:  # one writer at a time: the next number is the last one's successor
-        last = await connection.scalar(_LAST) or 0
+        last = (await _LAST.run(db, connection)).scalar() or 0
         numbers: Iterable[int] = count(last + 1)
     else:
-        given = await connection.scalars(_NEXT, {"how_many": len(entries)})
-        numbers = given.all()
+        numbers = (await _NEXT.run(db, connection, len(entries))).scalars().all()
     await insert_rows(db, connection, log, [*map(log_values, numbers, entries)], ignore_known=False)
-    insert = db.insert(log_counters)
-    added = insert.on_conflict_do_update(
-        index_elements=_KEY, set_={"count": log_counters.c.count + insert.excluded.count}
-    )
-    await connection.execute(added, _counts(entries, shard))
+    await _COUNT.run_many(db, connection, _counts(entries, shard))
 
 
-def _counts(entries: Sequence[LogEntry], shard: str) -> list[dict[str, Any]]:
+def _counts(entries: Sequence[LogEntry], shard: str) -> list[Row]:
     counts = Counter(
         (
             entry.at_us // MINUTE_US,
@@ -59,7 +58,7 @@ def _counts(entries: Sequence[LogEntry], shard: str) -> list[dict[str, Any]]:
         for entry in entries
     )
     # In one order, so that two writers of one shard cannot wait for each other in a circle.
-    return [{**dict(zip(_KEY, key, strict=True)), "count": count} for key, count in sorted(counts.items())]
+    return [(*key, count) for key, count in sorted(counts.items())]
 
 
 async def cancel_deliveries(

@@ -10,13 +10,17 @@ from typing import Final
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.engine import LockTimeout, Part
+from hub.adapters.sql_store.bulk import Statement
+from hub.adapters.sql_store.engine import Database, LockTimeout, Part
 from hub.adapters.sql_store.tables import leases, processes
 from hub.errors import LeaseLost
 from hub.ports import Lease
 
 TAKE_WAIT_SECONDS: Final = 2
 STUCK_SECONDS: Final = 8.0
+_ADVANCE: Final = Statement(
+    "UPDATE leases SET position = ?, clock_us = ?, broadcast_seq = ? WHERE name = ? AND owner = ? AND fence = ?"
+)
 _END_STUCK: Final = text(
     "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN leases l ON a.backend_xid::text = l.xmax::text "
     "WHERE l.name = :name AND l.expires_at_us <= EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 "
@@ -121,13 +125,10 @@ class Leases(Part):
         return [name for name in names if name not in taken]
 
 
-async def advance(connection: AsyncConnection, lease: Lease) -> None:
+async def advance(db: Database, connection: AsyncConnection, lease: Lease) -> None:
     """Move a lease's high-water marks; the first statement of every batch. Raises `LeaseLost` when fenced off."""
-    result = await connection.execute(
-        update(leases)
-        .where(*_owned(lease))
-        .values(position=lease.position, clock_us=lease.clock_us, broadcast_seq=lease.broadcast_seq)
-    )
+    marks = (lease.position, lease.clock_us, lease.broadcast_seq)
+    result = await _ADVANCE.run(db, connection, *marks, lease.name, lease.owner, lease.fence)
     if result.rowcount != 1:
         raise lost(lease)
 

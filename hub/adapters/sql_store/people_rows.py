@@ -12,10 +12,12 @@ from msgspec.structs import asdict
 from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.adapters.sql_store.bulk import Statement
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.tables import settings, tombstones, users
 from hub.model.events import NamedUser
 
+_NEWEST_ERASURE: Final = Statement("SELECT max(erased_at_us) FROM tombstones")
 NAMED_FIELDS: Final = ("email", "phone", "name", "locale", "timezone")
 ERASURE_KEY: Final = "erasure_key"
 
@@ -150,7 +152,7 @@ async def erased_since(
     db: Database, connection: AsyncConnection, ids: Collection[str], since_us: int
 ) -> dict[str, int]:
     """When those of the users were erased that were erased after a moment. One look when nobody was."""
-    newest = await connection.scalar(select(func.max(tombstones.c.erased_at_us)))
+    newest = (await _NEWEST_ERASURE.run(db, connection)).scalar()
     if newest is None or newest <= since_us:
         return {}
     found = await find_tombstones(db, connection, ids)

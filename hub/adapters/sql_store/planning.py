@@ -63,7 +63,7 @@ class Planning(Situations):
         return await (self._together.add(batch) if self._db.sqlite else self._db.write(self._commit, batch))
 
     async def _commit(self, connection: AsyncConnection, batch: Batch) -> Committed:
-        await advance(connection, batch.lease)
+        await advance(self._db, connection, batch.lease)
         batch = replace(batch)  # the caller's stays as it is: this may run again
         batch = await self._without_planned(connection, batch)
         gone = await self.retracted_among(connection, [record.id for record in batch.events])
@@ -92,13 +92,8 @@ class Planning(Situations):
         if not ids:
             return batch
         prefix = batch.lease.name
-        found = await connection.execute(
-            select(slices.c.event_id, slices.c.slice_key).where(
-                self._db.among(slices.c.event_id, ids),
-                (slices.c.slice_key == prefix) | slices.c.slice_key.startswith(f"{prefix}@", autoescape=True),
-            )
-        )
-        stored = {(row.event_id, row.slice_key) for row in found}
+        found = await self.stored_slices(connection, ids)
+        stored = {(id_, key) for id_, key in found if key == prefix or key.startswith(f"{prefix}@")}
         if not stored:
             return batch
         fresh = [row for row in batch.slices if (row.event_id, row.partition) not in stored]

@@ -4,14 +4,15 @@ Texts for the driver, because building and keying the same five expressions for 
 What is rare (slices planned before, erased users) is asked only when there is any.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.engine import Part, translated
+from hub.adapters.sql_store.bulk import Statement
+from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.people_rows import ERASURE_KEY, tombstones_among
 from hub.adapters.sql_store.rows import broadcast_of, notification_of, user_of
 from hub.adapters.sql_store.tables import broadcasts, notifications, slices
@@ -20,15 +21,15 @@ from hub.model.users import Profile, User
 from hub.ports import Situation, StoredSlice
 
 CATALOG: Final = "catalog_version"
-_GIVEN: Final = {True: "IN (SELECT value FROM json_each(?))", False: "= ANY($1::text[])"}
-_SETTINGS: Final = f"SELECT name, value FROM settings WHERE name IN ('{CATALOG}', '{ERASURE_KEY}')"  # noqa: S608
-_SLICES: Final = "SELECT event_id, slice_key FROM slices WHERE event_id "
-_RETRACTIONS: Final = "SELECT event_id FROM retractions WHERE event_id "
-_USERS: Final = (
-    "SELECT id, name, avatar, email, phone, locale, timezone, attributes, preferences, version, tokens_valid_from_us"
-    " FROM users WHERE id "
+_SETTINGS: Final = Statement(
+    f"SELECT name, value FROM settings WHERE name IN ('{CATALOG}', '{ERASURE_KEY}')"  # noqa: S608 - names of our own
 )
-_encode = msgspec.json.Encoder().encode
+_SLICES: Final = Statement("SELECT event_id, slice_key FROM slices WHERE event_id {given}")
+_RETRACTIONS: Final = Statement("SELECT event_id FROM retractions WHERE event_id {given}")
+_USERS: Final = Statement(
+    "SELECT id, name, avatar, email, phone, locale, timezone, attributes, preferences, version, tokens_valid_from_us"
+    " FROM users WHERE id {given}"
+)
 
 
 class Situations(Part):
@@ -38,22 +39,19 @@ class Situations(Part):
         """What is known of these events' slices (ids by slice key) and of these users."""
         events = sorted({event_id for ids in parts.values() for event_id in ids})
         async with self._db.read_inline() as connection:
-            settings = {row.name: row.value for row in await connection.exec_driver_sql(_SETTINGS)}
-            stored = await self._among(connection, _SLICES, events)
-            retracted = await self._among(connection, _RETRACTIONS, events)
-            people = {row[0]: user_of(row) for row in await self._among(connection, _USERS, users)}
+            settings = {row.name: row.value for row in await _SETTINGS.run(self._db, connection)}
+            known = await self.stored_slices(connection, events)
+            retracted = await self.retracted_among(connection, events)
+            people = {row[0]: user_of(row) for row in await _USERS.among(self._db, connection, users)}
             if key := settings.get(ERASURE_KEY):
                 erased = await tombstones_among(self._db, connection, bytes.fromhex(key), users)
                 people |= {id_: _erased(people.get(id_), id_, *at) for id_, at in erased.items()}
-        known = {(event_id, key) for event_id, key in stored}
         planned: dict[tuple[str, str], StoredSlice] = {}
         for key, ids in parts.items():
             if again := [event_id for event_id in ids if (event_id, key) in known]:
                 found = await self.planned(key, again)
                 planned |= {(event_id, key): one for event_id, one in found.items()}
-        return Situation(
-            planned, frozenset(row[0] for row in retracted), people, int(settings.get(CATALOG, 0))
-        )
+        return Situation(planned, frozenset(retracted), people, int(settings.get(CATALOG, 0)))
 
     async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
         """Those of the events whose slice with this key is planned already, with what was planned in it.
@@ -96,20 +94,15 @@ class Situations(Part):
         async with self._db.read_inline() as connection:
             return await self.retracted_among(connection, event_ids)
 
-    async def retracted_among(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
+    async def retracted_among(self, connection: AsyncConnection, event_ids: Collection[str]) -> set[str]:
         """`retracted` in a transaction that runs."""
-        return {row[0] for row in await self._among(connection, _RETRACTIONS, event_ids)}
+        return {row[0] for row in await _RETRACTIONS.among(self._db, connection, event_ids)}
 
-    async def _among(
-        self, connection: AsyncConnection, question: str, values: Sequence[str]
-    ) -> Sequence[Sequence[Any]]:
-        """The rows of a ready-made SELECT with these values as its one parameter."""
-        if not values:
-            return []
-        sqlite = self._db.sqlite
-        with translated():
-            given: Any = _encode(values).decode() if sqlite else list(values)
-            return (await connection.exec_driver_sql(question + _GIVEN[sqlite], (given,))).all()
+    async def stored_slices(
+        self, connection: AsyncConnection, event_ids: Collection[str]
+    ) -> set[tuple[str, str]]:
+        """Event id and key of the slices of these events, whichever partition's."""
+        return {(row[0], row[1]) for row in await _SLICES.among(self._db, connection, event_ids)}
 
 
 def _erased(user: User | None, user_id: str, erased_at_us: int, revoked_us: int) -> User:
