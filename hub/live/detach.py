@@ -7,17 +7,18 @@ alone and is pinned by tests/integration/test_live_edge_detach.py. Requests with
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from base64 import b64decode
+from binascii import b2a_base64
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha1
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import unquote
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import get_client_addr
 from uvicorn.server import ServerState
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
 
 from hub.live.wheel import NOT_DUE, Wheel
 
@@ -29,6 +30,12 @@ HEAD_SECONDS: Final = 10.0  # for the request's head …
 BODY_SECONDS: Final = 60.0  # … and for its body
 HEAD_BYTES: Final = 64 * 1024
 HEAD_LINES: Final = 200
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
+_SWITCHING: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n%b%b\r\n"
+)
 
 Scope = Mapping[str, Any]
 
@@ -123,7 +130,9 @@ class DetachableHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._in_head, self._head_bytes = True, 0  # no deadline of ours any more
         self.wheel.cancel(self)
-        super().handle_websocket_upgrade()
+        self.connections.discard(self)
+        self.parser = None  # type: ignore[assignment]  # it refers back to the protocol
+        WebSocketHandshake(self).begin(self.scope["method"])
 
     def forget(self) -> None:
         """Uvicorn is done with this connection, though it lives on."""
@@ -194,30 +203,37 @@ class HttpHandover:
 
 
 class WebSocketHandshake(asyncio.Protocol):
-    """Uvicorn's WebSocket protocol as far as the handshake; an endpoint takes the connection or refuses it."""
+    """A WebSocket connection during its handshake; an endpoint takes it or refuses it.
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self._config = config
-        self._state = server_state
-        self._app_state = app_state
-        self._loop = _loop or asyncio.get_running_loop()
-        self._websocket = ServerProtocol(logger=logger)
-        self._request: Request | None = None
+    What uvicorn's HTTP protocol parsed is used as it is. Nothing is read until the endpoint has decided.
+    """
+
+    def __init__(self, http: DetachableHttp) -> None:
+        self._config = http.config
+        self._state = http.server_state
+        self._default_headers = http.server_state.default_headers
+        self._scope: dict[str, Any] = _websocket_scope(http)
+        self._scope["extensions"] = {"websocket.http.response": {}, EXTENSION: WebSocketHandover(self)}
         self._refusal: tuple[int, list[tuple[bytes, bytes]], bytes] | None = None
-        self._scope: dict[str, Any] = {}
-        self.transport: asyncio.Transport | None = None
+        self._accept = b""
+        self.transport: asyncio.Transport | None = http.transport
+        self.transport.pause_reading()
+        self.transport.set_protocol(self)
+        self._state.connections.add(self)  # type: ignore[arg-type]
+
+    def begin(self, method: str) -> None:
+        """Check the request (RFC 6455 §4.2.1) and ask the application."""
+        try:
+            self._accept = accept_of(method, self._scope["http_version"], self._scope["headers"])
+        except HandshakeRefused as refused:
+            text = f"Failed to open a WebSocket connection: {refused}.\n"
+            self._respond(refused.status, refused.headers, text.encode())
+            return
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
 
     # ------------------------------------------------------------ the transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self._state.connections.add(self)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._leave()
@@ -229,56 +245,6 @@ class WebSocketHandshake(asyncio.Protocol):
         """The server goes down during a handshake."""
         if self.transport is not None:
             self.transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        """The request as uvicorn writes it again; nothing else is read until the endpoint decided."""
-        if self._request is not None or self.transport is None:
-            return
-        self.transport.pause_reading()
-        self._websocket.receive_data(data)
-        request = next(
-            (event for event in self._websocket.events_received() if isinstance(event, Request)), None
-        )
-        if request is None:
-            self._respond(400, [], b"The handshake cannot be read.\n")
-            return
-        self._request = request
-        self._response = self._websocket.accept(request)
-        if self._response.status_code != 101:
-            self.transport.write(self._response.serialize())
-            self.transport.close()
-            return
-        self._scope = self._make_scope(request)
-        task = self._loop.create_task(self._run())
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
-
-    def _make_scope(self, request: Request) -> dict[str, Any]:
-        transport = self.transport
-        assert transport is not None
-        raw_path, _, query = request.path.partition("?")
-        root_path = self._config.root_path
-        offered = [
-            name.strip()
-            for header in request.headers.get_all("Sec-WebSocket-Protocol")
-            for name in header.split(",")
-        ]
-        return {
-            "type": "websocket",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if is_ssl(transport) else "ws",
-            "server": get_local_addr(transport),
-            "client": get_remote_addr(transport),
-            "root_path": root_path,
-            "path": root_path + unquote(raw_path),
-            "raw_path": (root_path + raw_path).encode("ascii"),
-            "query_string": query.encode("ascii"),
-            "headers": [(n.encode("ascii"), v.encode("latin-1")) for n, v in request.headers.raw_items()],
-            "subprotocols": offered,
-            "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}, EXTENSION: WebSocketHandover(self)},
-        }
 
     # ------------------------------------------------------------ ASGI, as far as it is needed
 
@@ -313,7 +279,7 @@ class WebSocketHandshake(asyncio.Protocol):
             return
         kept = [pair for pair in headers if pair[0].lower() not in (b"content-length", b"connection")]
         kept += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        transport.write(response_head(status, [*self._state.default_headers, *kept]) + body)
+        transport.write(response_head(status, [*self._default_headers, *kept]) + body)
         transport.close()
         if self._scope:
             log_access(self._scope, status)
@@ -330,14 +296,74 @@ class WebSocketHandshake(asyncio.Protocol):
         if transport is None or transport.is_closing():
             self._leave()
             return None
-        if subprotocol is not None:
-            self._response.headers["Sec-WebSocket-Protocol"] = subprotocol
-        transport.write(self._response.serialize())
+        date = b"".join([b"%b: %b\r\n" % pair for pair in self._default_headers])
+        chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+        transport.write(_SWITCHING % (self._accept, chosen, date))
         transport.set_protocol(taker)
         transport.resume_reading()
         log_access(self._scope, 101)
         self._leave()
         return transport
+
+
+def _websocket_scope(http: DetachableHttp) -> dict[str, Any]:
+    """The scope that uvicorn began, as that of a WebSocket."""
+    root_path = http.root_path
+    raw_path, _, query = http.url.partition(b"?")
+    path = raw_path.decode("ascii", "replace")
+    headers = http.headers
+    return {
+        "type": "websocket",
+        "asgi": {"version": http.asgi_version, "spec_version": "2.4"},
+        "http_version": http.scope["http_version"],
+        "scheme": "wss" if http.scheme == "https" else "ws",
+        "server": http.server,
+        "client": http.client,
+        "root_path": root_path,
+        "path": root_path + (unquote(path) if "%" in path else path),
+        "raw_path": root_path.encode("ascii") + raw_path,
+        "query_string": query,
+        "headers": headers,
+        "subprotocols": [
+            text.strip().decode("latin-1")
+            for name, value in headers
+            if name == b"sec-websocket-protocol"
+            for text in value.split(b",")
+        ],
+        "state": http.scope["state"],
+    }
+
+
+class HandshakeRefused(Exception):
+    """The request does not open a WebSocket."""
+
+    def __init__(self, reason: str, status: int = 400, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = headers
+
+
+def accept_of(method: str, http_version: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The answer to a handshake's key. `Connection` and `Upgrade` were checked. Raises `HandshakeRefused`."""
+    if method != "GET":
+        raise HandshakeRefused("only GET opens one", 405, [(b"allow", b"GET")])
+    if http_version != "1.1":
+        raise HandshakeRefused("it takes HTTP/1.1", 505)
+    keys = [value for name, value in headers if name == b"sec-websocket-key"]
+    versions = [value for name, value in headers if name == b"sec-websocket-version"]
+    if versions != [b"13"]:
+        # RFC 6455 §4.4: say which version would do.
+        raise HandshakeRefused(
+            "invalid Sec-WebSocket-Version header", 400, [(b"sec-websocket-version", b"13")]
+        )
+    try:
+        (key,) = keys
+        is_good = len(b64decode(key, validate=True)) == 16
+    except ValueError:  # none, several, or no base64
+        is_good = False
+    if not is_good:
+        raise HandshakeRefused("invalid Sec-WebSocket-Key header")
+    return b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
 class WebSocketHandover:
