@@ -26,6 +26,8 @@ _COLUMNS = {
     "max_ms": ("max ms", 1),
     "bytes": ("bytes each", 0),
     "kilobytes": ("KB each", 2),
+    "node_growth_mb": ("node grew by MB", 1),
+    "ratio": ("×", 2),
     "seconds": ("seconds", 2),
 }
 
@@ -33,6 +35,7 @@ _COLUMNS = {
 def print_results(results: Results, console: Console) -> None:
     """All tables."""
     for workload, case in results.cases():
+        console.print(f"{workload}: {case}", style="bold", highlight=False)
         console.print(_table(results, workload, case))
         for note in results.notes.get((workload, case), []):
             console.print(f"  {note}", style="dim", highlight=False)
@@ -42,10 +45,9 @@ def print_results(results: Results, console: Console) -> None:
 def _table(results: Results, workload: str, case: str) -> Table:
     rows = results.rounds.get((workload, case), {})
     names = list(dict.fromkeys(name for rounds in rows.values() for one in rounds for name in one))
-    table = Table(title=f"{workload}: {case}", title_justify="left", title_style="bold")
-    table.add_column("candidate", no_wrap=True)
+    table = Table("candidate")
     for name in names:
-        table.add_column(_COLUMNS.get(name, (name, 2))[0], justify="right", no_wrap=True)
+        table.add_column(_COLUMNS.get(name, (name.replace("_", " "), 0))[0], justify="right")
     for candidate in rows:
         cells = [spread(results.values(workload, case, candidate, name), name) for name in names]
         table.add_row(candidate, *cells)
@@ -58,7 +60,7 @@ def spread(values: Sequence[float], figure: str) -> str:
     """`median (least–most)`; one round has no spread."""
     if not values:
         return ""
-    digits = _COLUMNS.get(figure, (figure, 2))[1]
+    digits = _COLUMNS.get(figure, (figure, 0))[1]
     ordered = sorted(values)
     half = len(ordered) // 2
     middle = ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

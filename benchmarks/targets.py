@@ -4,25 +4,27 @@ A ratio is clean when both sides ran in the same rounds. Broadcasts are judged b
 Valkey together); the row of the node alone stands beside it. What was not measured in a run has no verdict.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.results import Results
 
 HUB, NODE = "Clarion", "Clarion, node alone"
 FLOOR, LOOP, NCHAN = "floor (C, send)", "Starlette, send_text loop", "nginx + nchan"
+ALONE = ", node alone"
+CONNECTIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One target with what was measured; `most`: whether a smaller value is the better one."""
+    """One target with what was measured. `is_upper`: the bounds are upper ones, so that less is better."""
 
     name: str
     value: float | None
     must: float
     aim: float
     unit: str = " ×"
-    most: bool = True
+    is_upper: bool = True
     digits: int = 2
 
     @property
@@ -36,11 +38,11 @@ class Verdict:
 
     def _holds(self, bound: float) -> bool:
         assert self.value is not None
-        return self.value <= bound if self.most else self.value >= bound
+        return self.value <= bound if self.is_upper else self.value >= bound
 
     def limit(self, bound: float) -> str:
         """A bound as the tables show it."""
-        return f"{'≤' if self.most else '≥'} {bound:,g}{self.unit}"
+        return f"{'≤' if self.is_upper else '≥'} {bound:,g}{self.unit}"
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -49,39 +51,84 @@ class Verdict:
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """All targets."""
-    return [verdict for judge in (_broadcasts,) for verdict in judge(results)]
+    """All targets, in the order of the list that was promised."""
+    judges = (_broadcasts, _streams, _memory, _handshakes, _ingest, _generator, _bus, _latencies)
+    return [verdict for judge in judges for verdict in judge(results)]
 
 
-def _largest(results: Results, workload: str, suffix: str, most: int = 10_000) -> str:
-    """The case of most connections up to `most`, for runs of another size than the target's."""
-    cases = [
-        case
-        for name, case in results.cases()
-        if name == workload and case.endswith(f" connections, {suffix}")
-    ]
+def _largest(results: Results, workload: str, suffix: str) -> str:
+    """The case of the target's 10,000 connections, else the largest below it, else the smallest above."""
+    ending = f" connections, {suffix}"
+    cases = [case for name, case in results.cases() if name == workload and case.endswith(ending)]
     sized = sorted((int(case.split()[0]), case) for case in cases)
-    fitting = [case for size, case in sized if size <= most]
+    fitting = [case for size, case in sized if size <= CONNECTIONS]
     return fitting[-1] if fitting else sized[0][1] if sized else ""
 
 
-def _broadcasts(results: Results) -> Sequence[Verdict]:
+def _cpu(results: Results, workload: str, case: str, view: str, other: str) -> float | None:
+    return results.ratio("cpu_us", (workload, case, view), (workload, case, other))
+
+
+def _broadcasts(results: Results) -> Iterator[Verdict]:
     steady, flight = (_largest(results, "broadcast", name) for name in ("3 a second", "eight in flight"))
-    found = []
-    for view, tail in ((HUB, ""), (NODE, ", node alone")):
-        cpu = _cpu(results, "broadcast", steady, view)
-        found += [
-            Verdict(f"CPU per broadcast delivery against the floor{tail}", cpu(FLOOR), 1.6, 1.25),
-            Verdict(f"… against nchan{tail}", cpu(NCHAN), 1.0, 0.85),
-            Verdict(f"… against await send_text in a loop{tail}", cpu(LOOP), 0.55, 0.45),
-        ]
+    for view, tail in ((HUB, ""), (NODE, ALONE)):
+        for other, name, must, aim in (
+            (FLOOR, "the floor", 1.6, 1.25),
+            (NCHAN, "nchan", 1.0, 0.85),
+            (LOOP, "await send_text in a loop", 0.55, 0.45),
+        ):
+            cpu = _cpu(results, "broadcast", steady, view, other)
+            yield Verdict(f"CPU per broadcast delivery against {name}{tail}", cpu, must, aim)
         ratio = results.ratio("cpu_us", ("broadcast", flight, view), ("broadcast", steady, view))
-        found.append(Verdict(f"eight in flight against one in flight{tail}", ratio, 0.35, 0.2))
-    for view, tail in ((HUB, ""), (NODE, ", node alone")):
-        cpu = _cpu(results, "sse", _largest(results, "sse", "3 a second"), view)
-        found.append(Verdict(f"SSE against nchan{tail}", cpu(NCHAN), 0.9, 0.7))
-    return found
+        yield Verdict(f"eight broadcasts in flight against one{tail}", ratio, 0.35, 0.2)
 
 
-def _cpu(results: Results, workload: str, case: str, view: str) -> Callable[[str], float | None]:
-    return lambda other: results.ratio("cpu_us", (workload, case, view), (workload, case, other))
+def _streams(results: Results) -> Iterator[Verdict]:
+    steady = _largest(results, "sse", "3 a second")
+    for view, tail in ((HUB, ""), (NODE, ALONE)):
+        cpu = _cpu(results, "sse", steady, view, NCHAN)
+        yield Verdict(f"CPU per delivery over SSE against nchan{tail}", cpu, 0.9, 0.7)
+
+
+def _memory(results: Results) -> Iterator[Verdict]:
+    for transport in ("WebSocket", "SSE"):
+        idle = results.median("memory", f"idle connection, {transport}", NODE, "kilobytes")
+        yield Verdict(f"memory per idle connection, {transport}", idle, 6, 3, " KB")
+    redis = results.median("memory", "Redis, connected user with one notification", HUB, "kilobytes")
+    yield Verdict("Redis memory per connected user with one notification", redis, 1.5, 0.8, " KB")
+
+
+def _handshakes(results: Results) -> Iterator[Verdict]:
+    for view, tail in ((HUB, ""), (NODE, ALONE)):
+        cpu = _cpu(results, "handshakes", "WebSocket", view, LOOP)
+        yield Verdict(f"CPU per handshake against stock uvicorn and Starlette{tail}", cpu, 0.6, 0.35)
+
+
+def _ingest(results: Results) -> Iterator[Verdict]:
+    single = "one event a request"
+    for view, other, tail in (
+        (HUB, "Starlette, awaited XADD", ""),
+        (NODE, "Starlette, app alone", ", without the Valkeys"),
+    ):
+        cpu = _cpu(results, "ingest", single, view, other)
+        yield Verdict(f"CPU of POST /v1/events against one awaited XADD a request{tail}", cpu, 0.6, 0.4)
+    rate = results.median("ingest", "batches of 1,000", HUB, "events_per_s")
+    yield Verdict("durable batch ingest", rate, 60_000, 150_000, "/s", is_upper=False, digits=0)
+
+
+def _generator(results: Results) -> Iterator[Verdict]:
+    rate = results.median("generator", "SQLite, one recipient", HUB, "events_per_s")
+    name = "one generator to SQLite, one recipient per event"
+    yield Verdict(name, rate, 6_000, 12_000, "/s", is_upper=False, digits=0)
+
+
+def _bus(results: Results) -> Iterator[Verdict]:
+    ratio = results.ratio("cpu_us", ("bus", "receiving", "redis-py pub/sub"), ("bus", "receiving", HUB))
+    yield Verdict("bus receive against redis-py's pub/sub", ratio, 4, 6, is_upper=False)
+
+
+def _latencies(results: Results) -> Iterator[Verdict]:
+    late = results.median("targeted", "HTTP, 1000 a second", HUB, "p99_ms")
+    yield Verdict("targeted over HTTP, 1,000 a second, p99", late, 50, 20, " ms", digits=1)
+    herd = results.median("reconnect", "all at once", HUB, "seconds")
+    yield Verdict("10,000 reconnecting with a gap each", herd, 20, 10, " s", digits=1)

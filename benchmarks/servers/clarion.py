@@ -112,9 +112,12 @@ class Deployment:
         deadline = time.monotonic() + limit_seconds
         while sum((await waiting_events(self.settings)).values()):
             if time.monotonic() > deadline:
-                log = (self.home / "generator.log").read_text(errors="replace")
-                raise ServerFailed(f"events are still waiting: {log[-2000:]}")
+                raise ServerFailed(f"events are still waiting: {self.last_words('generator')}")
             await asyncio.sleep(0.05)
+
+    def last_words(self, name: str) -> str:
+        """The end of a process' log."""
+        return (self.home / f"{name}.log").read_text(errors="replace")[-2000:]
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
         """One call of a backend. Raises httpx2 errors."""

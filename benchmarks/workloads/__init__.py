@@ -4,7 +4,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from benchmarks.bench import Bench
-from benchmarks.workloads import broadcast, handshakes, memory, reconnect, slow, targeted
+from benchmarks.workloads import (
+    broadcast,
+    bus,
+    generator,
+    handshakes,
+    ingest,
+    memory,
+    planner,
+    reconnect,
+    slow,
+    targeted,
+)
 
 WORKLOADS: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "broadcast": broadcast.run,
@@ -14,4 +25,8 @@ WORKLOADS: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "memory": memory.run,
     "reconnect": reconnect.run,
     "slow": slow.run,
+    "ingest": ingest.run,
+    "generator": generator.run,
+    "bus": bus.run,
+    "planner": planner.run,
 }
