@@ -106,6 +106,13 @@ class Peer:
                 time.sleep(0)
         return True
 
+    def stop_sending(self) -> None:
+        """Close one direction, unless the server has ended both."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
     def reset(self) -> None:
         """End the connection so that the server gets a reset, whatever was read."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
