@@ -1,13 +1,15 @@
 """The generator: takes partitions by lease, turns their events into notifications, announces them live.
 
-Per batch: plan, commit (fenced, planned once), publish, trim. A crash between any two of these repeats the rest:
-stored slices are published again and the bus refuses what it has. A batch that fails three times is run event by
-event, and the one that fails alone is set aside as `rejected(planning_error)`; the others lose nothing but a moment.
+Per batch: plan, commit (fenced, planned once), publish; trimming follows beside the next one. A crash between any two of
+these repeats the rest: stored slices are published again and the bus refuses what it has. A batch that fails three times
+is run event by event, and the one that fails alone is set aside as `rejected(planning_error)`; the others lose nothing but
+a moment.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from hub.announcements import Retractions, publications
@@ -20,6 +22,7 @@ from hub.model.vocabulary import LANE
 from hub.ports import Clock, Committed, EventQueue, Lease, LiveBus, Position, QueuedSlice, Store
 
 WAIT_SECONDS: Final = 1.0
+TRIM_SECONDS: Final = 0.1
 TRIES: Final = 3
 
 P = ParamSpec("P")
@@ -70,17 +73,22 @@ class Generator:
         """Work on one partition, from the start of its stream, until stopped or the lease is lost."""
         after: Position | None = None
         planner = Planner(self._store, self._catalog, self._rules, lease)
-        while not stop.is_set():
-            reading = _persist(self._queue.read, lease.name, after, BATCH_SLICES, WAIT_SECONDS)
-            slices = await unless_stopped(stop, reading)
-            if not slices:
-                continue
-            rest: Sequence[QueuedSlice] = slices
-            while rest:
-                lease, taken = await self._run_batch(planner, lease, rest)
-                rest = rest[taken:]
-            after = slices[-1].position  # the end of an entry: only whole ones can be trimmed
-            await _persist(self._queue.trim, lease.name, after)
+        trimmer = Trimmer(self._queue, lease.name)
+        try:
+            while not stop.is_set():
+                reading = _persist(self._queue.read, lease.name, after, BATCH_SLICES, WAIT_SECONDS)
+                slices = await unless_stopped(stop, reading)
+                if not slices:
+                    continue
+                rest: Sequence[QueuedSlice] = slices
+                while rest:
+                    lease, taken = await self._run_batch(planner, lease, rest)
+                    rest = rest[taken:]
+                after = slices[-1].position  # the end of an entry: only whole ones can be trimmed
+                trimmer.done_through(after)
+            await trimmer.finish()
+        finally:
+            trimmer.cancel()
 
     async def _run_batch(
         self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
@@ -143,6 +151,45 @@ class Generator:
             name, len(prepared.batch.notifications) + len(prepared.batch.broadcasts), behind
         )
         self._metrics.published(name, announced)
+
+
+class Trimmer:
+    """Trims one partition's stream beside the work: a trim is a write with an fsync, and no batch shall wait for it.
+
+    What is not trimmed yet when a process dies is read again and found planned.
+    """
+
+    def __init__(self, queue: EventQueue, partition: str) -> None:
+        self._queue = queue
+        self._partition = partition
+        self._through: Position | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def done_through(self, position: Position) -> None:
+        """Everything up to here was announced: it is trimmed within `TRIM_SECONDS`, if Redis is there."""
+        self._through = position
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._trim(), name=f"trim-{self._partition}")
+
+    async def _trim(self) -> None:
+        trimmed: Position | None = None
+        while self._through is not None and self._through != trimmed:
+            await asyncio.sleep(TRIM_SECONDS)
+            trimmed = self._through
+            await _persist(self._queue.trim, self._partition, trimmed)
+        self._through = None
+
+    async def finish(self) -> None:
+        """Trim at once what is left, if Redis is there: the next owner need not read it."""
+        self.cancel()
+        if self._through is not None:
+            with suppress(QueueUnavailable):
+                await self._queue.trim(self._partition, self._through)
+
+    def cancel(self) -> None:
+        """Trim no more."""
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def _persist(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs) -> T:
