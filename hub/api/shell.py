@@ -70,6 +70,7 @@ class Shell:
             await self._fail(answer, scope, receive, error)
         finally:
             current_request_id.reset(outside)
+            del state["answer"]  # it knows the scope: only the garbage collector would find them
         if answer.status:
             route = str(state.get("route", "other"))
             self._parts.metrics.http.request(scope["method"], route, answer.status, perf_counter() - started)

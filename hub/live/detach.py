@@ -12,12 +12,14 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha1
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final
 from urllib.parse import unquote
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import get_client_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from hub.live.wheel import NOT_DUE, Wheel
@@ -31,6 +33,12 @@ BODY_SECONDS: Final = 60.0  # … and for its body
 HEAD_BYTES: Final = 64 * 1024
 HEAD_LINES: Final = 200
 
+# What a connection waits for.
+_NOTHING: Final = "nothing"
+_HEAD: Final = "head"
+_BODY: Final = "body"
+_NEXT: Final = "next request"
+
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _SWITCHING: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -40,9 +48,12 @@ _SWITCHING: Final = (
 Scope = Mapping[str, Any]
 
 
-def log_access(scope: Scope, status: int) -> None:
-    """One access line, without the query: it may hold a token."""
-    access_logger.info(
+def log_access(scope: Scope, status: int, level: int = logging.INFO) -> None:
+    """One access line, without the query: it may hold a token. Connections that live on are counted, and told at debug."""
+    if not access_logger.isEnabledFor(level):
+        return
+    access_logger.log(
+        level,
         '%s - "%s %s HTTP/%s" %d',
         get_client_addr(scope),  # type: ignore[arg-type]
         scope.get("method", "WebSocket"),
@@ -72,13 +83,15 @@ class DetachableHttp(HttpToolsProtocol):
         self.due_tick = NOT_DUE
         self._head_bytes = 0
         self._in_head = True
-        self._body_is_due = False
+        self._awaited = _NOTHING
+        self._deadline = inf
+        self._armed_for = inf
 
     # ------------------------------------------------------------ deadlines
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_within(HEAD_SECONDS)
+        self._expect(_HEAD, HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.wheel.cancel(self)
@@ -90,12 +103,11 @@ class DetachableHttp(HttpToolsProtocol):
         super().data_received(data)
         # A request that came whole needs no deadline; most do.
         if not self._in_head:
-            if not self._body_is_due:
-                self._body_is_due = True
-                self._expect_within(BODY_SECONDS)
+            if self._awaited is not _BODY:
+                self._expect(_BODY, BODY_SECONDS)
         elif self._head_bytes:
-            if self.due_tick == NOT_DUE:  # the next request on a kept connection
-                self._expect_within(HEAD_SECONDS)
+            if self._awaited is not _HEAD:
+                self._expect(_HEAD, HEAD_SECONDS)
             # uvicorn's protocol counts nothing, and httptools holds a header until it is whole.
             if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The head of the request is too large.")
@@ -109,17 +121,39 @@ class DetachableHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_head = True
-        self._body_is_due = False
-        if self.due_tick != NOT_DUE:
-            self.wheel.cancel(self)
+        self._awaited = _NOTHING
+        self._deadline = inf
         super().on_message_complete()
 
-    def _expect_within(self, seconds: float) -> None:
-        self.wheel.schedule(self, self.wheel.now() + seconds)
+    def on_response_complete(self) -> None:
+        """As uvicorn's, without a timer of the loop for each answer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._expect(_NEXT, self.timeout_keep_alive)
 
-    def on_time(self, now: float) -> None:  # noqa: ARG002
-        """The client took too long to say what it wants."""
-        self.transport.abort()
+    def _expect(self, awaited: str, seconds: float) -> None:
+        """Set a deadline. The wheel is left as it is when it turns before that: `on_time` then looks again."""
+        self._awaited = awaited
+        self._deadline = deadline = self.wheel.now() + seconds
+        if self.due_tick == NOT_DUE or deadline < self._armed_for:
+            self._armed_for = deadline
+            self.wheel.schedule(self, deadline)
+
+    def on_time(self, now: float) -> None:
+        """The client took too long to say what it wants, or wants nothing more."""
+        if now < self._deadline:
+            if self._deadline < inf:
+                self._expect(self._awaited, self._deadline - now)
+        elif self._awaited is _NEXT:
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     # ------------------------------------------------------------ the hand-over
 
@@ -136,7 +170,6 @@ class DetachableHttp(HttpToolsProtocol):
 
     def forget(self) -> None:
         """Uvicorn is done with this connection, though it lives on."""
-        self._unset_keepalive_if_required()
         self.wheel.cancel(self)
         self.connections.discard(self)
         self.pipeline.clear()
@@ -182,6 +215,7 @@ class HttpHandover:
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
+        self._protocol = self._cycle = None  # else only the garbage collector would find the request
         return True
 
     def take(self, taker: asyncio.Protocol) -> asyncio.Transport | None:
@@ -301,7 +335,7 @@ class WebSocketHandshake(asyncio.Protocol):
         transport.write(_SWITCHING % (self._accept, chosen, date))
         transport.set_protocol(taker)
         transport.resume_reading()
-        log_access(self._scope, 101)
+        log_access(self._scope, 101, logging.DEBUG)
         self._leave()
         return transport
 
