@@ -40,7 +40,11 @@ from hub.records import in_app_rule, log_acceptance, log_planned, record_of, rej
 
 BATCH_SLICES: Final = 500
 BATCH_NOTIFICATIONS: Final = 2_000  # the lease's row is locked while they are written; a slice is never split
+_REST: Final = 100  # a read brings whole entries, so a few more than asked for: no batch of their own
 WORK_SECONDS: Final = 0.010  # of planning; what came first shall not wait for what came with it
+BACKLOG_SECONDS: Final = (
+    0.050  # with a full batch at hand more waits behind it: then the fewest batches are soonest done
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,7 @@ class Prepared:
     announcements: list[Announcement] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Queued:
+class _Queued(msgspec.Struct, frozen=True):
     position: Position
     part: Slice
     key: str
@@ -96,12 +99,14 @@ class Planner:
         self._again: dict[tuple[str, str], Position] = {}  # where slices stand that are announced again
 
     async def prepare(self, lease: Lease, slices: Sequence[QueuedSlice], now_us: int) -> Prepared:
-        """Plan slices for `WORK_SECONDS` at most; `taken` says how many it were, at least one.
+        """Plan slices for `WORK_SECONDS` at most (`BACKLOG_SECONDS` of many); `taken` says how many it were, at least one.
 
         Raises whatever an event makes planning raise, without writing.
         """
         prepared = Prepared(Batch(lease))
-        slices = slices[: self._pace]
+        work_seconds = BACKLOG_SECONDS if len(slices) >= BATCH_SLICES else WORK_SECONDS
+        if len(slices) > self._pace + _REST:
+            slices = slices[: self._pace]
         readable = self._decode(slices)
         situation = await self._store.situation(_by_key(readable.values()), _people(readable.values()))
         known, retracted = situation.planned, situation.retracted
@@ -109,7 +114,7 @@ class Planner:
         catalog = await self._catalog.at(situation.catalog_version)
         work = _Work(self._rules, self._partition, situation.users, catalog, prepared, now_us)
         seen: set[tuple[str, str]] = set()
-        until = perf_counter() + WORK_SECONDS
+        until = perf_counter() + work_seconds
         for taken, one in enumerate(slices, 1):
             item = readable.get(one.position)
             identity = (item.part.event.id, item.key) if item else None
@@ -131,7 +136,8 @@ class Planner:
                 break
         last = slices[prepared.taken - 1].position
         prepared.batch.lease = _moved(work.lease(lease), last)
-        self._pace = min(2 * prepared.taken, BATCH_SLICES)
+        stopped = prepared.taken < len(slices)  # then the next look need not reach so far
+        self._pace = min(2 * prepared.taken, BATCH_SLICES) if stopped else BATCH_SLICES
         return prepared
 
     def reject(self, lease: Lease, queued: QueuedSlice, error: str, now_us: int) -> Prepared:

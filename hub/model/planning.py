@@ -20,7 +20,7 @@ from hub.model.preferences import Cause, Verdict, allows, pick_locale
 from hub.model.rules import RULES, Question, check_policy, check_throttle, checks, policy
 from hub.model.schedule import quiet_until
 from hub.model.types import CategoryDefinition, Texts, TypeVersion
-from hub.model.users import Profile, User
+from hub.model.users import NOTHING_CHOSEN, Profile, User
 from hub.model.vocabulary import Channel
 
 __all__ = [
@@ -49,11 +49,20 @@ class Chosen(NamedTuple):
     personal: bool  # whether they differ from one recipient to the next
 
 
+class Decision(NamedTuple):
+    """What becomes of the channels of one notification."""
+
+    reasons: tuple[Reason, ...]
+    in_app: bool
+    deliveries: tuple[Delivery, ...]
+
+
 class Memo(Struct):
     """What is the same for many recipients of a batch, found once. One version of each type."""
 
     chosen: dict[tuple[str, str | None], Chosen] = {}  # by type and the users' locale
     rendered: dict[tuple[str, str, str], Rendered] = {}  # by event, type and the type's locale
+    decisions: dict[tuple[object, ...], Decision] = {}  # without deliveries, of users who chose nothing
 
 
 class Environment(Struct, frozen=True):
@@ -88,20 +97,58 @@ def plan(
 ) -> Plan:
     """Plan an addressed event for one of its users (None: unknown so far; the event's own fields count)."""
     known = merged_user(user, named)
-    recent = env.recent.get((named.id, kind.name), 0)
+    id_ = notification_id(event.id, named.id)
+    reasons, in_app, deliveries = _decide(event, kind, category, known, id_, env)
+    chosen = _choose(kind, known.profile.locale, env.memo)
+    used = in_app or deliveries
+    rendered = _render(event, kind, known.profile, env, chosen) if used else Rendered(stand_in(event, kind))
+    if rendered.problems:
+        reasons = (*reasons, *_notes(rendered.problems))
+    erased = known.erased_at_us is not None and any(reason.rule == "erased" for reason in reasons)
+    row = Notification(
+        id=id_,
+        user_id=named.id,
+        event_id=event.id,
+        type=event.type,
+        category=kind.definition.category,
+        content=Content() if erased else rendered.content,
+        created_at_us=env.created_at_us,
+        in_app=in_app,
+        reasons=reasons,
+        actor=event.actor,
+        priority=event.priority,
+        collapse_key=event.collapse_key,
+        expires_at_us=event.expires_at_us,
+        locale=chosen.locale or None,
+        slice_key=slice_key,
+    )
+    return Plan(row, deliveries, rendered.problems)
+
+
+def _decide(
+    event: Event,
+    kind: TypeVersion,
+    category: CategoryDefinition | None,
+    user: User,
+    notification: str,
+    env: Environment,
+) -> Decision:
+    """What becomes of each channel."""
+    usual = _usual(event, kind, user) if env.memo is not None else None
+    if usual is not None and env.memo is not None and (known := env.memo.decisions.get(usual)):
+        return known
     question = Question(
         kind=kind,
         category=category,
-        user=known,
+        user=user,
         available=env.available,
         now_us=env.now_us,
         cause=Cause(event.actor),
         channels=event.channels,
         accepted_at_us=event.accepted_at_us,
         expires_at_us=event.expires_at_us,
-        recent=recent,
+        recent=env.recent.get((user.profile.id, kind.name), 0),
     )
-    id_ = notification_id(event.id, named.id)
     reasons: list[Reason] = []
     deliveries: list[Delivery] = []
     in_app = False
@@ -114,33 +161,27 @@ def plan(
             rule = check_policy(kind, event.channels, channel)
             reasons.append(Reason(channel, "use", rule.rule, rule.detail))
         else:
-            reason, delivery = _deliver(question, channel, event, id_, env)
+            reason, delivery = _deliver(question, channel, event, notification, env)
             reasons.append(reason)
             deliveries += [delivery] if delivery else []
-    chosen = _choose(kind, known.profile.locale, env.memo)
-    used = in_app or deliveries
-    rendered = _render(event, kind, known.profile, env, chosen) if used else Rendered(stand_in(event, kind))
-    if rendered.problems:
-        reasons += _notes(rendered.problems)
-    erased = any(reason.rule == "erased" for reason in reasons)
-    row = Notification(
-        id=id_,
-        user_id=named.id,
-        event_id=event.id,
-        type=event.type,
-        category=kind.definition.category,
-        content=Content() if erased else rendered.content,
-        created_at_us=env.created_at_us,
-        in_app=in_app,
-        reasons=tuple(reasons),
-        actor=event.actor,
-        priority=event.priority,
-        collapse_key=event.collapse_key,
-        expires_at_us=event.expires_at_us,
-        locale=chosen.locale or None,
-        slice_key=slice_key,
-    )
-    return Plan(row, tuple(deliveries), rendered.problems)
+    decision = Decision(tuple(reasons), in_app, tuple(deliveries))
+    # A delivery has its own id and moment, and a throttle counts each user's own.
+    if usual is not None and env.memo is not None and not deliveries and not kind.definition.throttle:
+        env.memo.decisions[usual] = decision
+    return decision
+
+
+def _usual(event: Event, kind: TypeVersion, user: User) -> tuple[object, ...] | None:
+    """What decides for a user who chose nothing, about an event that does not expire; None for all others."""
+    if (
+        user.preferences is not NOTHING_CHOSEN
+        or user.erased_at_us is not None
+        or event.expires_at_us is not None
+    ):
+        return None
+    profile = user.profile
+    addressed = (profile.email is None, profile.phone is None)
+    return (kind.name, event.channels, *addressed, user.reachable, user.suppressed)
 
 
 def plan_broadcast(

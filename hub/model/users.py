@@ -1,6 +1,6 @@
 """Users: profiles, preferences and what is known of a user when a decision about them is taken."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
@@ -58,6 +58,9 @@ class Preferences(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     quiet_hours: QuietHours | None = None
 
 
+NOTHING_CHOSEN: Final = Preferences()  # the one object that users without a choice share
+
+
 class Subscription(Struct, frozen=True, array_like=True):
     """One interval of a user's membership in a topic: from_seq <= broadcast_seq, and < until_seq if it is over."""
 
@@ -70,7 +73,7 @@ class User(Struct, frozen=True):
     """Everything that decisions about one user read: the row that stores, caches and connections share."""
 
     profile: Profile
-    preferences: Preferences = Preferences()
+    preferences: Preferences = NOTHING_CHOSEN
     version: int = 0  # raised by every change of profile or preferences; 0: not stored yet
     subscriptions: tuple[Subscription, ...] = ()  # filled for viewers (inbox, live); empty for planning
     reachable: frozenset[Channel] = frozenset()  # push channels with a subscription or a device

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from hub.ports.queue import Position
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(Struct, frozen=True):
     """One live message for one live channel.
 
     `payload` is ready-made (the JSON of the live message; for `broadcasts` see hub.live.broadcasts). `header` is a
@@ -22,8 +23,7 @@ class Publication:
     header: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """What became of a publication: its offset (0: refused as a repeat) and how many nodes listened."""
 
     offset: int

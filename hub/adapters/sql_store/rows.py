@@ -8,7 +8,7 @@ import msgspec
 from hub.model.deliveries import Delivery
 from hub.model.events import BroadcastAudience
 from hub.model.notifications import Broadcast, Content, Marks, Notification, Reason
-from hub.model.users import Preferences, Profile, User
+from hub.model.users import NOTHING_CHOSEN, Preferences, Profile, User
 from hub.model.vocabulary import Channel
 from hub.ports import LogEntry
 
@@ -17,7 +17,6 @@ MINUTE_US: Final = 60_000_000
 PROFILE_TEXTS: Final = ("name", "avatar", "email", "phone", "locale", "timezone")
 
 _NOTHING: Final = "{}"  # most users have set nothing
-_UNSET: Final = Preferences()
 _encode = msgspec.json.Encoder().encode
 _content = msgspec.json.Decoder(Content)
 _contents = msgspec.json.Decoder(dict[str, Content])
@@ -216,7 +215,7 @@ def attributes_of(text: str) -> dict[str, Any]:
 
 def preferences_of(text: str) -> Preferences:
     """Preferences from their text."""
-    return _preferences.decode(text) if text != _NOTHING else _UNSET
+    return _preferences.decode(text) if text != _NOTHING else NOTHING_CHOSEN
 
 
 def marks_of(row: Any) -> Marks:
