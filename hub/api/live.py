@@ -4,6 +4,7 @@ Each checks origin, room and credentials, then takes its connection away from uv
 as `ClarionError` on HTTP, which the API turns into problem documents; a refused WebSocket handshake gets one here.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -37,6 +38,8 @@ _STREAM_HEADERS: Final = (
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
 )
+
+_NO_QUERY: Final = QueryParams()
 
 Headers = Mapping[bytes, bytes]
 
@@ -105,7 +108,7 @@ class WebSocketEndpoint:
         headers = dict(scope["headers"])
         try:
             _check_origin(self._edge, headers)
-            query = QueryParams(scope["query_string"])
+            query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
             subprotocol = _subprotocol(scope["subprotocols"], query)
             session = await self._session(headers)
             self._edge.check_room()
@@ -185,7 +188,7 @@ class StreamEndpoint:
         if transport is None:
             connection.abandon()
             return
-        log_access(scope, 200)
+        log_access(scope, 200, logging.DEBUG)
         connection.start(transport, response_head(200, sent), first)
 
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
@@ -90,7 +90,12 @@ class DetachableHttp(HttpToolsProtocol):
     # ------------------------------------------------------------ deadlines
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        # As uvicorn does, without the server's own address, which costs a system call and memory: nothing asks for it.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.client = get_remote_addr(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
         self._expect(_HEAD, HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -16,6 +16,7 @@ from hub.model.users import Profile, User
 from hub.ports import Clock, UserStore
 
 TTL_SECONDS: Final = 60.0
+GATHER_SECONDS: Final = 0.01  # a query costs a millisecond: in a wave it is shared by those of this long
 _BATCH: Final = 500
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,9 @@ class Viewers:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                await self._load_batch()
+                is_complete = await self._load_batch()
+                if self._waiting and is_complete:
+                    await asyncio.sleep(GATHER_SECONDS)
         finally:
             self._task = None
             for future in (*self._waiting.values(), *self._loading.values()):
@@ -100,7 +103,8 @@ class Viewers:
             self._loading.clear()
             self._to_keep.clear()
 
-    async def _load_batch(self) -> None:
+    async def _load_batch(self) -> bool:
+        """Whether none of it has to be read again at once."""
         ids = list(self._waiting)[:_BATCH]
         self._loading = {user_id: self._waiting.pop(user_id) for user_id in ids}
         now_us = self._clock.now_us()
@@ -129,6 +133,7 @@ class Viewers:
                 future.set_result(viewer)
         while len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
+        return not outdated
 
 
 def _pass_on(waiting: asyncio.Future[Viewer], done: asyncio.Future[Viewer]) -> None:

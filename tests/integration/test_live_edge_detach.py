@@ -205,7 +205,7 @@ async def test_a_running_request_finishes_while_the_server_goes_down():
 @pytest.mark.req("R34")
 async def test_no_token_in_the_access_log(caplog):
     token = make_token("alice")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         async with live_server() as hub:
             good = await RawStream.open(hub.port, f"/v1/me/stream?token={token}")
             bad = await RawStream.open(hub.port, f"/v1/me/stream?a=1&token={token[:-3]}zzz&b=2")
