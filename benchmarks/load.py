@@ -137,7 +137,10 @@ class Load:
     async def publish(self, **options: float) -> Answer:
         """Publish and wait for all deliveries. Raises `LoadFailed` when one is missing or came twice."""
         answer = await self.command("publish", **options)
-        if answer["delivered"] != answer["expected"] or answer["refused"] or answer["closed"]:
+        is_exact = answer["delivered"] == answer["expected"] and answer["published"] == options["count"]
+        if options["audience"] == ALL:
+            is_exact = is_exact and answer["least"] == answer["most"] == options["count"]
+        if not is_exact or answer["refused"] or answer["closed"]:
             raise LoadFailed(
                 f"{answer['delivered']} deliveries instead of {answer['expected']}, {answer['published']} published, "
                 f"{answer['refused']} refused, {answer['closed']} clients closed: {answer['problem']}"

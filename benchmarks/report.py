@@ -32,6 +32,9 @@ _COLUMNS = {
 }
 
 
+_NOT_SHOWN = frozenset({"deliveries"})  # in the JSON alone
+
+
 def print_results(results: Results, console: Console) -> None:
     """All tables."""
     for workload, case in results.cases():
@@ -44,7 +47,11 @@ def print_results(results: Results, console: Console) -> None:
 
 def _table(results: Results, workload: str, case: str) -> Table:
     rows = results.rounds.get((workload, case), {})
-    names = list(dict.fromkeys(name for rounds in rows.values() for one in rounds for name in one))
+    names = list(
+        dict.fromkeys(
+            name for rounds in rows.values() for one in rounds for name in one if name not in _NOT_SHOWN
+        )
+    )
     table = Table("candidate")
     for name in names:
         table.add_column(_COLUMNS.get(name, (name.replace("_", " "), 0))[0], justify="right")

@@ -6,7 +6,6 @@ It says `ready` when it is subscribed and `done` when it has all; whoever starte
 import asyncio
 import json
 import sys
-from contextlib import suppress
 
 from redis.asyncio import Redis
 
@@ -76,8 +75,7 @@ async def main(how: str, channels: list[str], wanted: int) -> None:
     """Read, say so, and wait for the end of the input, so that the parent can look at the CPU."""
     await (read_as_product if how == "product" else read_with_redis_py)(channels, wanted)
     print("done", flush=True)  # noqa: T201 - the parent waits for it
-    with suppress(asyncio.CancelledError):
-        await asyncio.Event().wait()
+    await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ async def _entrants(
 
 
 async def _round(bench: Bench, entrants: Sequence[_Entrant], size: int, workload: str) -> None:
-    count = bench.much(15, 6)
+    count = bench.much(15, 3)
     flight = bench.much(max(40, 240_000 // size), 24)
     for candidate, load in entrants:
         await _one(bench, candidate, load, workload, case(size, STEADY), count=count, rate=PER_SECOND)
@@ -94,4 +94,5 @@ async def _one(
             p99_ms=answer["p99_ms"],
             max_ms=answer["max_ms"],
             bytes=answer["bytes"] / answer["delivered"],
+            deliveries=answer["delivered"],
         )

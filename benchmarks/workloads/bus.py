@@ -13,10 +13,10 @@ from benchmarks import machine
 from benchmarks.bench import Bench
 from benchmarks.servers import clarion
 from benchmarks.servers.candidate import ServerFailed
-from hub.ports import Publication
+from hub.ports import LiveBus, Publication
 from hub.wiring import open_core
 
-CASE = "receiving"
+BURSTS, SINGLY = "receiving, in bursts of 250", "receiving, one at a time"
 OURS, LIBRARY = "Clarion", "redis-py pub/sub"
 CHANNELS = [f"#u{number}" for number in range(100)]
 PAYLOAD = json.dumps({"kind": "notification", "notification": {"body": "x" * 400}}).encode()
@@ -24,32 +24,34 @@ GROUP = 250
 
 
 async def run(bench: Bench) -> None:
-    """Both readers in each round."""
-    count = bench.much(100_000, 10_000)
+    """Both readers in each round, in bursts and one message at a time."""
     async with AsyncExitStack() as stack:
         hub = await clarion.deployment(stack, 1)
         core = await stack.enter_async_context(open_core(hub.settings, "bench"))
         for number in range(bench.rounds):
             bench.say(f"bus: round {number + 1}")
-            async with AsyncExitStack() as readers:
-                started = {
-                    OURS: await _reader(readers, hub, "product", count),
-                    LIBRARY: await _reader(readers, hub, "library", count),
-                }
-                before = {name: machine.cpu_seconds([one.pid]) for name, one in started.items()}
-                for first in range(0, count, GROUP):
-                    await core.bus.publish(
-                        [
-                            Publication(CHANNELS[index % len(CHANNELS)], PAYLOAD)
-                            for index in range(first, first + GROUP)
-                        ]
-                    )
-                for name, one in started.items():
-                    await _heard(one, "done")
-                    seconds = machine.cpu_seconds([one.pid]) - before[name]
-                    rate = count / seconds
-                    bench.results.add("bus", CASE, name, cpu_us=seconds * 1e6 / count, messages_per_s=rate)
-    bench.results.note("bus", CASE, "Messages a second are those of a whole core, from the CPU of one.")
+            await _one(bench, hub, core.bus, BURSTS, count=bench.much(100_000, 10_000), group=GROUP)
+            await _one(bench, hub, core.bus, SINGLY, count=bench.much(10_000, 1_000), group=1)
+    for case in (BURSTS, SINGLY):
+        bench.results.note("bus", case, "Messages a second are those of a whole core, from the CPU of one.")
+
+
+async def _one(
+    bench: Bench, hub: clarion.Deployment, bus: LiveBus, case: str, *, count: int, group: int
+) -> None:
+    async with AsyncExitStack() as readers:
+        started = {
+            OURS: await _reader(readers, hub, "product", count),
+            LIBRARY: await _reader(readers, hub, "library", count),
+        }
+        before = {name: machine.cpu_seconds([one.pid]) for name, one in started.items()}
+        for first in range(0, count, group):
+            numbers = range(first, first + group)
+            await bus.publish([Publication(CHANNELS[index % len(CHANNELS)], PAYLOAD) for index in numbers])
+        for name, one in started.items():
+            await _heard(one, "done")
+            seconds = machine.cpu_seconds([one.pid]) - before[name]
+            bench.results.add("bus", case, name, cpu_us=seconds * 1e6 / count, messages_per_s=count / seconds)
 
 
 async def _reader(
@@ -60,6 +62,7 @@ async def _reader(
         sys.executable,
         *arguments,
         env=clarion.inherited() | hub.environment,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     stack.push_async_callback(_end, process)

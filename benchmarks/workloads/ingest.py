@@ -37,10 +37,10 @@ async def run(bench: Bench) -> None:
         for number in range(bench.rounds):
             bench.say(f"ingest: round {number + 1}")
             for candidate in (ours, theirs):
-                count = bench.much(20_000, 3_000)
+                count = bench.much(20_000, 1_000)
                 await _one(bench, candidate, loads[candidate.name], SINGLE, number, count=count, batch=1)
             for case, size in ((BATCH, 100), (LARGE, 1_000)):
-                count = bench.much(200_000, 20_000)
+                count = bench.much(200_000, 5_000)
                 await _one(bench, ours, loads[ours.name], case, number, count=count, batch=size)
 
 
