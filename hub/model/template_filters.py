@@ -69,6 +69,9 @@ class Meter:
 
     def weigh(self, value: Any) -> Any:
         """Pay for a value by its size, as deep as it goes; returns it. Raises for a text or number beyond all use."""
+        if type(value) is str and len(value) <= TEXT_LIMIT:  # most values are short texts
+            self.spend(1 + (len(value) >> 4))
+            return value
         todo: list[Any] = [value]
         while todo:
             part = todo.pop()

@@ -12,8 +12,8 @@ import jinja2
 from jinja2 import meta
 
 from hub.errors import FieldError, TemplateError
-from hub.model.sandbox import MeteredContext, Sandbox
-from hub.model.template_filters import TEXT_LIMIT, Meter
+from hub.model.sandbox import Sandbox
+from hub.model.template_filters import TEXT_LIMIT
 from hub.model.types import TypeDefinition
 
 VARIABLES: Final = frozenset({"data", "recipient", "actor", "event", "items", "count", "urls"})
@@ -29,9 +29,7 @@ def render(source: str, variables: Mapping[str, Any], *, html: bool = False) -> 
         return source
     try:
         template, weight = _load(source, html)
-        context = template.new_context(dict(variables))
-        assert isinstance(context, MeteredContext)
-        context.meter = Meter()
+        context = (_html if html else _text).context_for(template, variables)
         context.meter.spend(weight)
         length, parts = 0, []
         for part in template.root_render_func(context):

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import CursorResult, Table
+from sqlalchemy import Column, CursorResult, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Database, translated
@@ -53,13 +53,24 @@ async def insert_rows(
 ) -> None:
     """Insert them; with `ignore_known` those whose key is there stay as they are."""
     if rows:
-        await connection.exec_driver_sql(_text(table, db.sqlite, ignore_known), list(rows))
+        text = _text(table, db.sqlite, ignore_known)
+        # PostgreSQL takes columns as arrays: one execution instead of one for each row.
+        given = list(rows) if db.sqlite else tuple(map(list, zip(*rows, strict=True)))
+        await connection.exec_driver_sql(text, given)
 
 
 @cache
 def _text(table: Table, sqlite: bool, ignore_known: bool) -> str:
-    names = [column.name for column in table.columns]
-    quoted = ", ".join(f'"{name}"' for name in names)
-    places = ", ".join("?" if sqlite else f"${number}" for number in range(1, len(names) + 1))
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    if sqlite:
+        source = f"VALUES ({', '.join('?' for _ in table.columns)})"
+    else:
+        arrays = (f"${number}::{_array(column)}" for number, column in enumerate(table.columns, 1))
+        source = f"SELECT * FROM unnest({', '.join(arrays)})"  # noqa: S608 - names of our own
     ending = " ON CONFLICT DO NOTHING" if ignore_known else ""
-    return f'INSERT INTO "{table.name}" ({quoted}) VALUES ({places}){ending}'  # noqa: S608 - names of our own
+    return f'INSERT INTO "{table.name}" ({names}) {source}{ending}'
+
+
+def _array(column: Column[Any]) -> str:
+    kinds = {int: "bigint[]", bool: "boolean[]", bytes: "bytea[]", str: "text[]"}
+    return kinds[column.type.python_type]
