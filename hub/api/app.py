@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Router, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
@@ -40,15 +40,18 @@ TABLE: tuple[Route, ...] = (
 class Application(Starlette):
     """Starlette inside the shell, which catches all that fails: its own outermost layer would only repeat that."""
 
-    def __init__(self, parts: Parts, direct: Mapping[str, ASGIApp], **options: Any) -> None:
+    def __init__(
+        self, parts: Parts, direct: Mapping[str, ASGIApp], sockets: Mapping[str, ASGIApp], **options: Any
+    ) -> None:
         super().__init__(**options)
         self._parts = parts
         self._direct = direct
+        self._sockets = sockets
 
     def build_middleware_stack(self) -> ASGIApp:
         """The shell, Starlette's handling of what pages raise, the router."""
         handled = ExceptionMiddleware(self.router, handlers={HTTPException: _as_problem})
-        return Shell(handled, self._parts, self._direct)
+        return Shell(handled, self._parts, self._direct, self._sockets)
 
 
 def create_app(
@@ -56,8 +59,10 @@ def create_app(
 ) -> Starlette:
     """The ASGI application of a node. `extra_routes` (live routes, pages) come after the table."""
     routes = api_routes(hub)
-    direct = {route.path: route.app for route in routes if "{" not in route.path}
-    app = Application(hub, direct, routes=[*routes, *extra_routes], lifespan=lifespan)
+    live = [route for route in extra_routes if isinstance(route, StarletteRoute) and route.methods is None]
+    direct = {route.path: route.app for route in [*routes, *live] if "{" not in route.path}
+    sockets = {route.path: route.app for route in extra_routes if isinstance(route, WebSocketRoute)}
+    app = Application(hub, direct, sockets, routes=[*routes, *extra_routes], lifespan=lifespan)
     app.router.redirect_slashes = False  # its redirects would trust the Host header
     app.router.default = _NotFound(app.router)
     return app

@@ -35,18 +35,22 @@ CORS_EXPOSE: Final = (b"access-control-expose-headers", b"ETag, Retry-After, X-R
 class Shell:
     """Wraps the application. WebSockets and the lifespan go straight through.
 
-    `direct` are applications for one address each: no router has to look for them.
+    `direct` and `sockets` are applications for one address each: no router has to look for them.
     """
 
-    def __init__(self, app: ASGIApp, parts: Parts, direct: Mapping[str, ASGIApp]) -> None:
+    def __init__(
+        self, app: ASGIApp, parts: Parts, direct: Mapping[str, ASGIApp], sockets: Mapping[str, ASGIApp]
+    ) -> None:
         self._app = app
         self._parts = parts
         self._direct = direct
+        self._sockets = sockets
         self._base_url = parts.settings.public.url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            found = self._sockets.get(scope["path"]) if scope["type"] == "websocket" else None
+            await (found or self._app)(scope, receive, send)
             return
         headers = dict(scope["headers"])  # of repeated ones the last counts
         path = scope["path"]
