@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The peer reads again."""
         self._paused = False
-        self.flush()
+        self._flush_on()
         if not self._paused and not self._closing:
             self._direct = self._transport
 
@@ -155,6 +155,22 @@ class Connection(asyncio.Protocol):
             return
         self._output = None
         transport.write(output[0] if len(output) == 1 else b"".join(output))
+
+    def _flush_on(self) -> None:
+        """After a pause: as much as the transport takes until the next one. Who reads slowly must not fill the queue
+        again behind all that waited in it."""
+        output = self._output or []
+        self._output = None
+        while output and not self._paused and self._transport is not None:
+            size, count = len(output[0]), 1
+            while count < len(output) and size < self._edge.limits.write_buffer_bytes:
+                size += len(output[count])
+                count += 1
+            self._transport.write(b"".join(output[:count]))
+            output = output[count:]
+        if output:
+            self._output = output
+            self._queued_bytes = sum(map(len, output))
 
     # ------------------------------------------------------------ the end
 

@@ -21,6 +21,7 @@ from hub.ports import Clock
 
 SLICE: Final = 256  # wires between two turns of the loop
 BACKLOG: Final = 1_000  # broadcasts that wait for one member; beyond, they refetch
+PORTION_BYTES: Final = 256 * 1024  # of broadcasts in one sweep, or one broadcast
 QUEUE: Final = 5_000  # broadcasts that wait for a sweep; beyond, everyone refetches
 HELD: Final = 2_000  # publications that wait for one reply; beyond, the same
 
@@ -108,7 +109,7 @@ class Fanout:
 
     def _run(self) -> Iterator[None]:
         while self._queue:
-            batch, self._queue = self._queue, []
+            batch = self._portion()
             plan = _Plan(batch)
             fresh_from_us = self._clock.now_us() - self._ttl_us
             done = 0
@@ -116,6 +117,17 @@ class Fanout:
                 done += self._offer_all(members, plan, fresh_from_us)
                 yield
             self._count(batch, done)
+
+    def _portion(self) -> list[BroadcastEntry]:
+        """What the next sweep hands out: a wire that does not read must not be given a long queue in one piece."""
+        size = 0
+        for count, entry in enumerate(self._queue):
+            size += entry.size
+            if size > PORTION_BYTES and count:
+                portion, self._queue = self._queue[:count], self._queue[count:]
+                return portion
+        portion, self._queue = self._queue, []
+        return portion
 
     def _candidates(self, batch: list[BroadcastEntry]) -> list[Member]:
         if any(entry.everyone for entry in batch):

@@ -71,6 +71,22 @@ def test_a_reader_of_single_bytes_gets_them_too(narrow: EchoServer) -> None:
         assert [peer.frame(), peer.frame()] == [echoed(b"x" * 20_000), echoed("end")]
 
 
+def test_a_reader_that_is_too_slow_never_costs_more_than_the_limits(narrow: EchoServer) -> None:
+    """It reads now and then, so that the transport takes more now and then: the queue must not fill up behind itself."""
+    limits = narrow.edge.limits
+    most = 0
+    with slow_peer(narrow) as peer:
+        for number in range(500):
+            narrow.call(peer.echo.send, text_frame(b"x" * 30_000))
+            most = max(most, narrow.call(waiting_bytes, peer.echo))
+            if peer.echo.left:
+                break
+            if number % 3 == 0:
+                assert peer.frame()[0] == TEXT
+        assert peer.echo.left
+        assert limits.queue_bytes / 2 < most <= limits.queue_bytes + limits.write_buffer_bytes + 2 * 30_010
+
+
 def server_is_idle(server: EchoServer, echo: EchoConnection) -> bool:
     server.until(lambda: waiting_bytes(echo) == 0)
     return not echo._paused and echo._reader is None
