@@ -5,8 +5,10 @@ yet they are left out. Nothing is sent twice.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from hub.adapters.redis_connection import RedisCommands, load_script
 from hub.adapters.redis_keys import RedisKeys
@@ -23,17 +25,25 @@ _WAITING_BYTES = 64 * 1024 * 1024
 _LEAST_SECONDS = 1.0
 
 Outcome = Appended | KeyReused
+_pack = msgspec.msgpack.Encoder().encode
 
 
-@dataclass(slots=True)
 class _Call:
     """One caller that waits."""
 
-    events: Sequence[Append]
-    slices: int
-    size: int
-    deadline: float
-    outcomes: asyncio.Future[list[Outcome]]
+    __slots__ = ("deadline", "events", "outcomes", "size", "slices")
+
+    def __init__(
+        self, events: Sequence[Append], deadline: float, outcomes: asyncio.Future[list[Outcome]]
+    ) -> None:
+        self.events = events
+        self.deadline = deadline
+        self.outcomes = outcomes
+        self.slices = self.size = 0
+        for event in events:
+            for raw in event.slices.values():
+                self.slices += 1
+                self.size += len(raw)
 
 
 @dataclass(slots=True)
@@ -43,7 +53,7 @@ class _Script:
     calls: list[_Call] = field(default_factory=list)
     slices: int = 0
     size: int = 0
-    answers: list[int] = field(default_factory=list)  # for how many events each of its answers stands
+    runs: list[list[Append]] = field(default_factory=list)  # the events for which each of its answers stands
 
     def has_room_for(self, call: _Call) -> bool:
         return self.slices + call.slices <= _SCRIPT_SLICES and self.size + call.size <= _SCRIPT_BYTES
@@ -71,13 +81,11 @@ class AppendGroups:
         if self._closed:
             raise QueueUnavailable("The queue is closed; nothing was appended.")
         loop = asyncio.get_running_loop()
-        size = sum(len(raw) for event in events for raw in event.slices.values())
-        if self._waiting and self._waiting_bytes + size > _WAITING_BYTES:
+        call = _Call(events, loop.time() + self._timeout_seconds, loop.create_future())
+        if self._waiting and self._waiting_bytes + call.size > _WAITING_BYTES:
             raise QueueUnavailable("Too much waits for Redis already; nothing was appended.")
-        slices = sum(len(event.slices) for event in events)
-        call = _Call(events, slices, size, loop.time() + self._timeout_seconds, loop.create_future())
         self._waiting.append(call)
-        self._waiting_bytes += size
+        self._waiting_bytes += call.size
         if self._sender is None:
             self._sender = loop.create_task(self._send_all(), name="append groups")
         return await call.outcomes
@@ -144,42 +152,42 @@ class AppendGroups:
                 _fail(call, reason)
 
     def _command(self, script: _Script) -> Command:
-        numbers: dict[str, int] = {}
-        key_places: dict[str, int] = {}
-        events = [event for call in script.calls for event in call.events]
-        for event in events:
-            for partition in event.slices:
-                numbers.setdefault(partition, len(numbers) + 1)
+        places: dict[str, int] = {}  # of idempotency keys among the script's keys
+        numbers: dict[str, int] = {}  # of partitions
         parts: list[str | bytes | int] = []
-        for keyed, run in _runs(events):
-            script.answers.append(len(run))
-            if keyed:
-                place = key_places.setdefault(keyed.key, 2 * len(numbers) + len(key_places) + 1)
-                parts += (run[0].event_id, place, keyed.digest, keyed.keep_seconds)
-            else:
+        for keyed, run in _runs(script.calls):
+            script.runs.append(run)
+            if keyed is None:
                 parts += ("", 0, "", 0)
-            slices = [part for event in run for part in event.slices.items()]
-            parts.append(len(slices))
-            for partition, raw in slices:
-                parts += (numbers[partition], raw)
-        keys = [key for name in numbers for key in (self._keys.queue(name), self._keys.queue_total(name))]
-        keys += [self._keys.idempotency(key) for key in key_places]
-        return ("EVAL", _APPEND, len(keys), *keys, len(numbers), *parts)
+            else:
+                place = places.setdefault(keyed.key, len(places) + 1)
+                parts += (run[0].event_id, place, keyed.digest, keyed.keep_seconds)
+            packs: dict[str, list[bytes]] = {}
+            for event in run:
+                for partition, raw in event.slices.items():
+                    packs.setdefault(partition, []).append(raw)
+            parts.append(len(packs))
+            for partition, raws in packs.items():
+                parts += (numbers.setdefault(partition, len(numbers) + 1), len(raws), _pack(raws))
+        keys = [self._keys.idempotency(key) for key in places]
+        keys += [key for name in numbers for key in (self._keys.queue(name), self._keys.queue_total(name))]
+        return ("EVAL", _APPEND, len(keys), *keys, len(places), *parts)
 
 
-def _runs(events: Sequence[Append]) -> Iterator[tuple[Idempotency | None, list[Append]]]:
+def _runs(calls: Sequence[_Call]) -> list[tuple[Idempotency | None, list[Append]]]:
     """Events with a key one by one; those without need no check, so neighbours go together."""
-    run: list[Append] = []
-    for event in events:
-        if event.idempotency is None:
-            run.append(event)
-            continue
-        if run:
-            yield None, run
-            run = []
-        yield event.idempotency, [event]
-    if run:
-        yield None, run
+    runs: list[tuple[Idempotency | None, list[Append]]] = []
+    unkeyed: list[Append] = []
+    for call in calls:
+        for event in call.events:
+            if event.idempotency is None:
+                if not unkeyed:
+                    runs.append((None, unkeyed))
+                unkeyed.append(event)
+            else:
+                unkeyed = []
+                runs.append((event.idempotency, [event]))
+    return runs
 
 
 def _settle(script: _Script, reply: object) -> None:
@@ -188,18 +196,19 @@ def _settle(script: _Script, reply: object) -> None:
         for call in script.calls:
             _fail(call, f"Redis refused the append: {str(reply)[:200]}")
         return
-    answers = (answer for answer, events in zip(reply, script.answers, strict=True) for _ in range(events))
+    outcomes: list[Outcome] = []
+    for answer, run in zip(reply, script.runs, strict=True):
+        if isinstance(answer, bytes):
+            first = answer[1:].decode()
+            outcomes.append(KeyReused(first) if answer[:1] == b"!" else Appended(first, replayed=True))
+        else:
+            outcomes += [Appended(event.event_id) for event in run]
+    start = 0
     for call in script.calls:
-        outcomes = [_outcome(event.event_id, next(answers)) for event in call.events]
+        end = start + len(call.events)
         if not call.outcomes.done():
-            call.outcomes.set_result(outcomes)
-
-
-def _outcome(event_id: str, answer: int | bytes) -> Outcome:
-    if not isinstance(answer, bytes):
-        return Appended(event_id)
-    first = answer[1:].decode()
-    return KeyReused(first) if answer[:1] == b"!" else Appended(first, replayed=True)
+            call.outcomes.set_result(outcomes[start:end])
+        start = end
 
 
 def _fail(call: _Call, reason: str) -> None:

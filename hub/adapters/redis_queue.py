@@ -6,7 +6,9 @@ fsync. An append that raised may have happened, and is never repeated from here.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from hub.adapters.append_groups import AppendGroups
 from hub.adapters.redis_connection import RedisCommands, load_script
@@ -23,7 +25,8 @@ _FIRST_ENTRIES = 16
 _GROWTH = 4
 _READ_BYTES = 4 * 1024 * 1024
 
-_Entry = tuple[bytes, list[bytes]]
+T = TypeVar("T")
+_unpack = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 class RedisQueue:
@@ -60,13 +63,13 @@ class RedisQueue:
         """See `EventQueue.read`. A slice of a foreign entry is handed over like any other."""
         start = f"{after.ms}-{after.seq}" if after else "0-0"
         entries = await self._read_entries(
-            self._keys.queue(partition), start, limit, wait_seconds, lambda fields: len(fields) // 2
+            self._keys.queue(partition), start, limit, wait_seconds, _slices_of
         )
-        slices = []
-        for entry_id, fields in entries:
+        found = []
+        for entry_id, slices in entries:
             ms, seq = _split_id(entry_id)
-            slices += [QueuedSlice(Position(ms, seq, index), raw) for index, raw in enumerate(fields[1::2])]
-        return slices
+            found += [QueuedSlice(Position(ms, seq, index), raw) for index, raw in enumerate(slices)]
+        return found
 
     async def trim(self, partition: str, through: Position) -> None:
         """See `EventQueue.trim`. A late repeat of an old trim finds nothing to remove."""
@@ -84,11 +87,11 @@ class RedisQueue:
     async def read_ingest(self, after: str | None, limit: int, wait_seconds: float) -> list[IngestEntry]:
         """See `EventQueue.read_ingest`. Of a field given twice the last counts."""
         entries = await self._read_entries(
-            self._keys.ingest, after or "0-0", limit, wait_seconds, lambda _fields: 1
+            self._keys.ingest, after or "0-0", limit, wait_seconds, lambda fields: [fields]
         )
         return [
             IngestEntry(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
-            for entry_id, fields in entries
+            for entry_id, [fields] in entries
         ]
 
     async def trim_ingest(self, through: str) -> None:
@@ -125,23 +128,29 @@ class RedisQueue:
         await self._commands.call("XTRIM", stream, "MINID", "=", f"{ms}-{seq + 1}")
 
     async def _read_entries(
-        self, stream: str, after: str, limit: int, wait_seconds: float, weigh: Callable[[list[bytes]], int]
-    ) -> list[_Entry]:
-        """Whole entries after an id, until they weigh `limit` together or are many bytes; waits only for the first."""
-        entries: list[_Entry] = []
+        self,
+        stream: str,
+        after: str,
+        limit: int,
+        wait_seconds: float,
+        unpack: Callable[[list[bytes]], list[T]],
+    ) -> list[tuple[bytes, list[T]]]:
+        """Whole entries after an id, until they hold `limit` things or are many bytes; waits only for the first."""
+        entries: list[tuple[bytes, list[T]]] = []
         weight = size = 0
+        last: str | bytes = after
         count = max(1, min(_FIRST_ENTRIES, int(limit / self._typical_weight.get(stream, 1.0))))
         while True:
             block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 and not entries else ()
-            start = entries[-1][0] if entries else after
             reply: Any = await self._commands.call(
-                "XREAD", "COUNT", count, *block, "STREAMS", stream, start, wait_seconds=wait_seconds
+                "XREAD", "COUNT", count, *block, "STREAMS", stream, last, wait_seconds=wait_seconds
             )
-            batch: list[_Entry] = reply[0][1] if reply else []
-            for entry in batch:
-                entries.append(entry)
-                weight += weigh(entry[1])
-                size += sum(map(len, entry[1]))
+            batch: list[tuple[bytes, list[bytes]]] = reply[0][1] if reply else []
+            for last, fields in batch:
+                things = unpack(fields)
+                entries.append((last, things))
+                weight += len(things)
+                size += sum(map(len, fields))
                 if weight >= limit or size >= _READ_BYTES:
                     break
             else:
@@ -153,6 +162,20 @@ class RedisQueue:
             if entries:
                 self._typical_weight[stream] = max(1.0, weight / len(entries))
             return entries
+
+
+def _slices_of(fields: list[bytes]) -> list[bytes]:
+    """The slices of an entry. What is not one of our packs is handed over as it is."""
+    slices: list[bytes] = []
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        if name.endswith(b"="):
+            try:
+                slices += _unpack(value)
+                continue
+            except msgspec.MsgspecError:
+                pass
+        slices.append(value)
+    return slices
 
 
 class _Heard:

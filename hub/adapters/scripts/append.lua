@@ -1,13 +1,18 @@
 -- Appends the events of one or more calls: idempotency check and append are one step.
--- KEYS: for each partition its stream and its total, then the idempotency keys.
--- ARGV: number of partitions; for each event (or run of events without keys): its id, index of its idempotency key in
---   KEYS (0: none), digest, seconds to keep it, number of slices, and for each slice the partition's number and the bytes.
+-- KEYS: the idempotency keys, then for each partition its stream and its total.
+-- ARGV: number of idempotency keys; for each event (or run of events without keys): its id, index of its idempotency
+--   key in KEYS (0: none), digest, seconds to keep it, number of packs, and for each pack the partition's number, how
+--   many slices are in it, and its bytes.
 -- Returns for each 0 (appended), "=<id>" (was appended before as <id>) or "!<id>" (the key has another body).
--- Each entry's first field is the partition's total before it, so that waiting slices are counted by subtraction.
+-- Each entry's first field begins with the partition's total before it, so that waiting slices are counted by
+-- subtraction. "=" says that the value is a pack.
 -- Keys are set last: if an append fails, no key may claim that it happened.
-local partitions = tonumber(ARGV[1])
-local slices = {}
-for number = 1, partitions do slices[tostring(number)] = {} end
+local keys = tonumber(ARGV[1])
+local packs, counts = {}, {}
+for number = 1, (#KEYS - keys) / 2 do
+  packs[number] = {}
+  counts[number] = {}
+end
 
 local answers, fresh, used = {}, {}, {}
 local at = 2
@@ -27,28 +32,32 @@ while at <= #ARGV do
     end
   end
   if answer == 0 then
-    for index = 1, count do
-      local list = slices[ARGV[at + 3 + 2 * index]]
-      list[#list + 1] = ARGV[at + 4 + 2 * index]
+    for base = at + 5, at + 2 + 3 * count, 3 do
+      local number = tonumber(ARGV[base])
+      local list = packs[number]
+      list[#list + 1] = ARGV[base + 2]
+      counts[number][#list] = tonumber(ARGV[base + 1])
     end
   end
   answers[#answers + 1] = answer
-  at = at + 5 + 2 * count
+  at = at + 5 + 3 * count
 end
 
-for number = 1, partitions do
-  local list = slices[tostring(number)]
+for number, list in ipairs(packs) do
+  local stream, total = KEYS[keys + 2 * number - 1], KEYS[keys + 2 * number]
   local from = 1
   while from <= #list do
     -- Lua passes at most about 8,000 arguments.
     local through = math.min(from + 1999, #list)
-    local total = redis.call('INCRBY', KEYS[2 * number], through - from + 1)
+    local slices = 0
     local entry = {}
     for index = from, through do
-      entry[#entry + 1] = index == from and string.format('%.0f', total - (through - from + 1)) or ''
+      slices = slices + counts[number][index]
+      entry[#entry + 1] = '='
       entry[#entry + 1] = list[index]
     end
-    redis.call('XADD', KEYS[2 * number - 1], '*', unpack(entry))
+    entry[1] = string.format('%.0f=', redis.call('INCRBY', total, slices) - slices)
+    redis.call('XADD', stream, '*', unpack(entry))
     from = through + 1
   end
 end
