@@ -29,11 +29,13 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; all if none"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="how often each candidate runs (3)")
+    parser.add_argument("--rounds", type=int, help="how often each candidate runs (3; 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small numbers: a look in a minute or two")
     parser.add_argument("--connections", type=int, help="this many, instead of the workloads' own numbers")
     parser.add_argument("--json", type=Path, help="where the figures go (benchmarks/results/<moment>.json)")
     given = parser.parse_args(arguments)
+    if given.rounds is None:
+        given.rounds = 1 if given.quick else 3
     unknown = [name for name in given.workloads if name not in WORKLOADS]
     if unknown:
         parser.error(f"there is no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")

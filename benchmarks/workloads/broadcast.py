@@ -64,11 +64,11 @@ async def _entrants(
 
 
 async def _round(bench: Bench, entrants: Sequence[_Entrant], size: int, workload: str) -> None:
-    count = bench.much(15, 3)
-    flight = bench.much(max(40, 240_000 // size), 24)
+    count = bench.much(10 if size <= 10_000 else 6, 3)
+    flight = bench.much(max(32, 120_000 // size), 24)
     for candidate, load in entrants:
         await _one(bench, candidate, load, workload, case(size, STEADY), count=count, rate=PER_SECOND)
-        if candidate.name == clarion.NAME:
+        if candidate.name == clarion.NAME and size <= 10_000:
             topic = {"count": count, "rate": PER_SECOND, "body": clarion.BODY_TOPIC}
             await _one(bench, candidate, load, workload, case(size, TO_TOPIC), **topic)
     for candidate, load in entrants:
