@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from hub import __version__
 
-LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -141,8 +141,8 @@ class LiveCounters:
         self._delivered(kind).inc(frames)
 
     def latency(self, kind: str, microseconds: int) -> None:
-        """One way from acceptance to socket."""
-        self._latency(kind).observe(microseconds / 1_000_000)
+        """One way from acceptance to socket. Accepted by Redis' clock, written by ours: another machine's may be ahead."""
+        self._latency(kind).observe(max(0, microseconds) / 1_000_000)
 
     def repaired(self, kind: str, publications: int) -> None:
         """History gave back what was missed."""

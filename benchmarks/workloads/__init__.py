@@ -11,6 +11,7 @@ from benchmarks.workloads import (
     handshakes,
     ingest,
     memory,
+    nodes,
     planner,
     reconnect,
     slow,
@@ -29,4 +30,5 @@ WORKLOADS: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "generator": generator.run,
     "bus": bus.run,
     "planner": planner.run,
+    "nodes": nodes.run,
 }

@@ -35,3 +35,12 @@ def test_one_process_needs_no_name() -> None:
     metrics.intake.accepted("http", 2)
     assert samples(metrics.exposition()[0])["clarion_events_accepted_total", ""] == 2
     assert b"process=" not in metrics.exposition("application/openmetrics-text")[0]
+
+
+def test_a_clock_that_is_ahead_makes_no_negative_latency() -> None:
+    metrics = Metrics()
+    metrics.live.latency("personal", 15_000)
+    metrics.live.latency("personal", -2_000_000)
+    found = samples(metrics.exposition()[0])
+    assert found["clarion_accept_to_socket_seconds_count", ""] == 2
+    assert found["clarion_accept_to_socket_seconds_sum", ""] == 0.015
