@@ -83,7 +83,7 @@ class Channel(Generic[E]):
         self.closed = False
         self.users = 0  # those who need it open
         self.idle_since_us = 0
-        self.seats: list[Seat] = []
+        self.seats: tuple[Seat, ...] = ()  # a list for each user would be twice as large
         self._subscribed = False
         self._buffer: list[Message] | None = None  # while a history is read
         self._sync: asyncio.Task[None] | None = None

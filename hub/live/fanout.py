@@ -171,7 +171,7 @@ class Fanout:
                 continue
             parcel = parcels.get(member.locale) or plan.parcel(member.locale)
             seats = member.seats
-            for seat in seats if len(seats) == 1 else seats.copy():
+            for seat in seats:
                 if seat.held is not None or seat.left or seat.broadcasts_after >= first:
                     written += self._write_to(seat, plan.frames(parcel))
                     continue
@@ -193,21 +193,21 @@ class Fanout:
         return self._write(member, [(entry, self._frame_or_gap(member, entry)) for entry in plan.batch])
 
     def _keep(self, member: Member, batch: list[BroadcastEntry]) -> None:
-        member.backlog.extend(batch)
+        member.backlog += tuple(batch)
         if len(member.backlog) > BACKLOG:
             newest = member.backlog[-1]
-            member.backlog = [BroadcastEntry.gap(newest.epoch, newest.offset, newest.sequence)]
+            member.backlog = (BroadcastEntry.gap(newest.epoch, newest.offset, newest.sequence),)
         self._reload(member)
 
     def flush(self, member: Member) -> None:
         """The member's row is loaded: give them what waited for it."""
-        backlog, member.backlog = member.backlog, []
+        backlog, member.backlog = member.backlog, ()
         if backlog:
             written = self._write(member, [(entry, self._frame_or_gap(member, entry)) for entry in backlog])
             self._metrics.delivered(BROADCASTS, written)
 
     def _write(self, member: Member, frames: "list[tuple[BroadcastEntry, Frame | bool]]") -> int:
-        return sum([self._write_to(seat, frames) for seat in member.seats.copy()])
+        return sum([self._write_to(seat, frames) for seat in member.seats])
 
     def _write_to(self, seat: Seat, frames: "list[tuple[BroadcastEntry, Frame | bool]]") -> int:
         written = 0

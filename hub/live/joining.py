@@ -10,7 +10,7 @@ from hub.errors import Refused
 from hub.live.channels import Channel
 from hub.live.fanout import Fanout
 from hub.live.frames import PersonalFrame
-from hub.live.registry import Seat
+from hub.live.registry import Seat, without
 from hub.live.roster import Roster, tokens_valid_from_us
 from hub.live.seam import Joined, StreamPosition
 from hub.live.subscriptions import Subscriptions
@@ -41,11 +41,11 @@ class Joining:
     async def enter(self, seat: Seat, name: str, position: StreamPosition | None) -> Joined:
         """The personal channel or `log`. Give it back with `quit`, also when this raises."""
         channel = self._channels.acquire(name)
-        seat.channels.append(channel)
+        seat.channels += (channel,)
         await _agree(channel, position)
         _check(seat)
         hold(seat, name)
-        channel.seats.append(seat)
+        channel.seats += (seat,)
         epoch, top, losses = channel.epoch, channel.last, channel.losses
         if position is None:
             return Joined(name, epoch, top)
@@ -60,9 +60,8 @@ class Joining:
 
     def quit(self, seat: Seat, channel: Channel[PersonalFrame]) -> None:
         """Give a place back."""
-        seat.channels.remove(channel)
-        if seat in channel.seats:
-            channel.seats.remove(seat)
+        seat.channels = without(seat.channels, channel)
+        channel.seats = without(channel.seats, seat)
         self._channels.release(channel)
 
     async def _enter_broadcasts(self, seat: Seat, position: StreamPosition | None) -> Joined:

@@ -223,7 +223,7 @@ class LiveNode:
     def _publish(self, channel: Channel[PersonalFrame], frame: PersonalFrame) -> None:
         if not channel.seats:
             return
-        seats = channel.seats.copy()
+        seats = channel.seats
         for seat in seats:
             self._fanout.deliver(seat, channel.name, frame)
         self._metrics.delivered(channel.kind.name, len(seats))
@@ -232,7 +232,7 @@ class LiveNode:
 
     def _lose(self, channel: Channel[PersonalFrame]) -> None:
         self._metrics.gapped(channel.kind.name, len(channel.seats))
-        for seat in channel.seats.copy():
+        for seat in channel.seats:
             self._fanout.deliver(seat, channel.name, None)
 
     def _lose_broadcasts(self, channel: Channel[BroadcastEntry]) -> None:
@@ -293,7 +293,7 @@ class LiveNode:
             return
         seat.left = True
         seat.held = None
-        for channel in seat.channels.copy():
+        for channel in seat.channels:
             self._joining.quit(seat, channel)
         self._registry.remove(seat)
         self._metrics.connections(wire.transport, -1)

@@ -7,7 +7,7 @@ them alone, in order.
 import asyncio
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from hub.live.broadcasts import BroadcastEntry
 from hub.live.channels import Channel
@@ -18,6 +18,16 @@ from hub.model.users import Subscription, User
 from hub.model.visibility import restricts
 
 NEVER: Final = 1 << 62  # a seat that takes no broadcasts yet
+_NO_TOPICS: Final[
+    dict[str, list[Subscription]]
+] = {}  # shared: one empty dict for each user would cost 64 bytes
+
+T = TypeVar("T")
+
+
+def without(things: tuple[T, ...], thing: T) -> tuple[T, ...]:
+    """A tuple without this object."""
+    return tuple([other for other in things if other is not thing])
 
 
 class Seat:
@@ -39,7 +49,7 @@ class Seat:
     def __init__(self, wire: Wire, member: "Member") -> None:
         self.wire = wire
         self.member = member
-        self.channels: list[Channel[PersonalFrame]] = []  # personal, and `log` of operators
+        self.channels: tuple[Channel[PersonalFrame], ...] = ()  # personal, and `log` of operators
         self.broadcasts_after = NEVER  # the node's sequence at the join: later ones are live
         self.held: dict[str, list[Frame | None]] | None = {}  # per channel; None in a list: a gap
         self.unproven: list[tuple[str, int]] | None = None  # (notification id, written_at_us)
@@ -68,7 +78,7 @@ class Member:
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
-        self.seats: list[Seat] = []
+        self.seats: tuple[Seat, ...] = ()
         self.user: User | None = None
         self.user_at_us = 0
         self.ready = False  # `user` may be used; otherwise broadcasts wait in `backlog`
@@ -76,8 +86,8 @@ class Member:
         self.outdated = False  # what `loading` brought is too old
         self.restricted = False
         self.locale: str | None = None
-        self.topics: dict[str, list[Subscription]] = {}
-        self.backlog: list[BroadcastEntry] = []
+        self.topics = _NO_TOPICS
+        self.backlog: tuple[BroadcastEntry, ...] = ()
 
 
 class Registry:
@@ -99,7 +109,7 @@ class Registry:
             member = self.members[user_id] = Member(user_id)
             self.unready[member] = None
         seat = Seat(wire, member)
-        member.seats.append(seat)
+        member.seats += (seat,)
         self.seats[wire.connection_id] = seat
         return seat
 
@@ -107,7 +117,7 @@ class Registry:
         """Forget a seat, and its member with the last one."""
         member = seat.member
         del self.seats[seat.wire.connection_id]
-        member.seats.remove(seat)
+        member.seats = without(member.seats, seat)
         if not member.seats:
             del self.members[member.user_id]
             self.unready.pop(member, None)
@@ -127,10 +137,12 @@ class Registry:
         member.user = user
         member.restricted = restricts(user)
         member.locale = user.profile.locale
+        topics: dict[str, list[Subscription]] = {}
         for subscription in user.subscriptions:
             # Of the closed ones only those that hold broadcasts which are still to come.
             if subscription.until_seq is None or subscription.until_seq > self.broadcast_seq + 1:
-                member.topics.setdefault(subscription.topic, []).append(subscription)
+                topics.setdefault(subscription.topic, []).append(subscription)
+        member.topics = topics or _NO_TOPICS
         for topic in member.topics:
             self._by_topic.setdefault(topic, {})[member] = None
 
@@ -162,4 +174,4 @@ class Registry:
             others.pop(member, None)
             if not others:
                 del self._by_topic[topic]
-        member.topics = {}
+        member.topics = _NO_TOPICS

@@ -88,7 +88,7 @@ class Roster:
     def revoke(self, user_id: str, before_us: int) -> None:
         """Close connections with tokens issued before a moment; those that are still joining are refused."""
         member = self._registry.members.get(user_id)
-        for seat in member.seats.copy() if member is not None else ():
+        for seat in member.seats if member is not None else ():
             if seat.wire.identity.issued_at_us < before_us and not seat.revoked:
                 seat.revoked = True
                 if seat.joined:

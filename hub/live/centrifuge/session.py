@@ -51,6 +51,7 @@ MAX_PENDING_CHARACTERS: Final = 256 * 1024  # … and beyond this the connection
 BURST: Final = 200  # commands at once …
 PER_SECOND: Final = 50  # … and then at this rate; beyond it error 111, far beyond it 3013
 
+_NO_CHANNELS: Final[frozenset[str]] = frozenset()
 _decode_any = msgspec.json.Decoder(Any).decode
 
 
@@ -84,7 +85,7 @@ class Session:
         self._pending_characters = 0  # what came since nothing waited
         self._doom: Disconnect | None = None  # the client broke the protocol: nothing more is read
         self._busy = False
-        self._channels: frozenset[str] = frozenset()  # client-side subscriptions
+        self._channels = _NO_CHANNELS  # client-side subscriptions
         self._allowance = float(BURST)
         self._moment = 0.0
         self.awaits_pong = False
