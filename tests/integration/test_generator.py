@@ -327,6 +327,43 @@ async def test_a_batch_closes_when_ten_milliseconds_were_planned(
     assert await shop.store.ledger() == []
 
 
+@pytest.mark.req("R23", "R25")
+async def test_with_a_backlog_batches_are_large(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits behind a full batch is served soonest by few transactions."""
+    moment = 0.0
+
+    def perf_counter() -> float:
+        nonlocal moment
+        moment += 0.004
+        return moment
+
+    many = batches.BATCH_SLICES + 20
+    await shop.publish_many(*({"to": "alice", "title": str(n)} for n in range(many)))
+    await shop.generate()
+    assert [len(batch.slices) for batch in shop.commits] == [
+        many
+    ]  # the few beyond a batch are none of their own
+    shop.commits.clear()
+    monkeypatch.setattr(batches, "perf_counter", perf_counter)
+    await shop.publish_many(*({"to": "alice", "title": str(n)} for n in range(many)))
+    await shop.generate()
+    assert len(shop.commits[0].slices) == 13  # 50 ms at 4 ms for each
+    assert sum(len(batch.slices) for batch in shop.commits) == many
+
+
+@pytest.mark.req("R25")
+async def test_only_news_about_users_are_written(shop: Workshop) -> None:
+    await shop.publish(to={"id": "alice", "email": "a@example.com"}, title="1")
+    await shop.generate()
+    await shop.publish(to={"id": "alice", "email": "a@example.com"}, title="2")
+    await shop.publish(to="alice", title="3")
+    await shop.publish(to={"id": "alice", "email": "b@example.com"}, title="4")
+    await shop.generate()
+    written = [named.email for batch in shop.commits for named in batch.users]
+    assert written == ["a@example.com", "b@example.com"]
+    assert (await shop.store.load_users(["alice"]))["alice"].profile.email == "b@example.com"
+
+
 async def test_moments_increase_although_the_clock_stands_still_or_goes_back(shop: Workshop) -> None:
     await shop.publish_many(*({"to": "alice", "title": str(n)} for n in range(3)))
     await shop.generate()

@@ -1,0 +1,75 @@
+"""What a batch costs in statements and transactions: the same, however many events and recipients it has."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from hub.adapters.sql_store import SqlStore
+from hub.model.vocabulary import Channel
+from hub.ports import Batch
+from tests.support.stores import Partition
+
+
+@contextmanager
+def watched(store: SqlStore) -> Iterator[list[str]]:
+    """The statements that the engines execute meanwhile."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    for engine in store._db.engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    for engine in store._db.engines:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def fill(partition: Partition, name: str, events: int, recipients: int, **more: Any) -> Batch:
+    batch = partition.batch()
+    for number in range(events):
+        users = [f"user-{name}-{number * recipients + who}" for who in range(recipients)]
+        partition.add(batch, f"evt_{name}_{number}", users, channels=[Channel.EMAIL], **more)
+    return batch
+
+
+@pytest.mark.req("R25")
+@pytest.mark.parametrize("more", [{}, {"collapse_key": "k"}], ids=["plain", "collapsing"])
+async def test_the_statements_of_a_batch_do_not_grow_with_it(
+    store: SqlStore, partition: Partition, more: dict[str, Any]
+) -> None:
+    sent = []
+    for name, events, recipients in (("a", 10, 1), ("b", 500, 1), ("c", 5, 100)):
+        batch = fill(partition, name, events, recipients, **more)
+        users = sorted({row.user_id for row in batch.notifications})
+        with watched(store) as statements:
+            await partition.commit(batch)
+            await store.situation({partition.lease.name: [one.event_id for one in batch.slices]}, users)
+        sent.append([statement.split(" VALUES ")[0][:60] for statement in statements])
+    assert len(sent[0]) < 40
+    assert sent[0] == sent[1] == sent[2]
+    assert await store.ledger() == []
+
+
+@pytest.mark.req("R25")
+async def test_what_is_looked_up_for_a_batch_is_a_handful_of_statements(
+    store: SqlStore, partition: Partition
+) -> None:
+    await partition.publish("evt_known", ["user-1"])
+    counts = set()
+    for size in (1, 500):
+        with watched(store) as statements:
+            await store.situation(
+                {"0": [f"evt_{n}" for n in range(size)]}, [f"user-{n}" for n in range(size)]
+            )
+        counts.add(len(statements))
+    assert len(counts) == 1
+    assert counts.pop() <= 6
+    found = await store.situation({"0": ["evt_known", "evt_new"], "0@x": ["evt_known"]}, ["user-1", "user-2"])
+    assert set(found.planned) == {("evt_known", "0")}
+    assert [row.user_id for row in found.planned["evt_known", "0"].notifications] == ["user-1"]
+    assert (found.retracted, set(found.users)) == (frozenset(), {"user-1"})
+    assert found.catalog_version == await store.catalog_version()
