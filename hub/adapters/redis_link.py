@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hub.adapters.redis_endpoint import Endpoint
@@ -56,7 +56,7 @@ class _Subscription:
     count: int = 0
     sent: bool = False
     unanswered: int = 0
-    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    waiters: tuple[asyncio.Future[None], ...] = ()  # a list for each channel would stay
 
     @property
     def confirmed(self) -> bool:
@@ -66,7 +66,7 @@ class _Subscription:
         for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self.waiters.clear()
+        self.waiters = ()
 
 
 class RedisLink:
@@ -105,7 +105,7 @@ class RedisLink:
         if subscription.confirmed:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        subscription.waiters.append(waiter)
+        subscription.waiters += (waiter,)
         try:
             async with asyncio.timeout(self._timing.subscribe):
                 await waiter
@@ -115,8 +115,8 @@ class RedisLink:
                 raise BusUnavailable("Redis did not confirm a subscription in time.") from error
             raise
         finally:
-            if waiter in subscription.waiters:
-                subscription.waiters.remove(waiter)
+            if subscription.waiters:
+                subscription.waiters = tuple([other for other in subscription.waiters if other is not waiter])
 
     def unsubscribe(self, channel: str) -> None:
         """Count one less; unknown channels change nothing."""

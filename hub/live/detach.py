@@ -90,11 +90,10 @@ class DetachableHttp(HttpToolsProtocol):
     # ------------------------------------------------------------ deadlines
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        # As uvicorn does, without the server's own address, which costs a system call and memory: nothing asks for it.
+        # As uvicorn does, without the addresses: each costs a system call, and memory as long as the transport lives.
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
-        self.client = get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
         self._expect(_HEAD, HEAD_SECONDS)
 
@@ -122,6 +121,11 @@ class DetachableHttp(HttpToolsProtocol):
             raise _HeadTooLarge
         self._in_head = False
         self._head_bytes = 0
+        # Proxies are known by their address, and lines of the log name the client's. Nothing asks for the server's own.
+        is_asked_for = not self.parser.should_upgrade() or self.config.proxy_headers
+        if self.client is None and (is_asked_for or access_logger.isEnabledFor(logging.DEBUG)):
+            self.client = get_remote_addr(self.transport)
+        self.scope["client"] = self.client
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -319,9 +323,9 @@ class WebSocketHandshake(asyncio.Protocol):
         kept = [pair for pair in headers if pair[0].lower() not in (b"content-length", b"connection")]
         kept += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         transport.write(response_head(status, [*self._default_headers, *kept]) + body)
+        self._scope["client"] = self._scope["client"] or get_remote_addr(transport)
         transport.close()
-        if self._scope:
-            log_access(self._scope, status)
+        log_access(self._scope, status)
         self._leave()
 
     def _leave(self) -> None:
