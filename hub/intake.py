@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from os import urandom
+from random import randbytes  # ids need not be hard to guess, only different
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -200,7 +200,7 @@ class Intake:
 
     def new_id(self) -> str:
         """A fresh event id."""
-        return self._ids.new(self._clock.now_us(), urandom(6))
+        return self._ids.new(self._clock.now_us(), randbytes(6))
 
     def _submission_of_item(
         self, raw: msgspec.Raw, source: str, key_id: str, request_key: str | None

@@ -34,6 +34,7 @@ class Keys:
         self._store = store
         self._clock = clock
         self._first_hash = hash_secret(first_secret) if first_secret else None
+        self._first_key = ApiKey(FIRST_KEY_ID, "CLARION_API_KEY", frozenset(SCOPES), 0)
         self._cache: OrderedDict[str, tuple[int, ApiKey]] = OrderedDict()
 
     async def find(self, secret: str) -> ApiKey | None:
@@ -42,7 +43,7 @@ class Keys:
             return None
         hashed = hash_secret(secret)  # hashing first makes the comparisons below tell nothing by their time
         if self._first_hash is not None and secrets.compare_digest(hashed, self._first_hash):
-            return self._first_key()
+            return self._first_key
         now_us = self._clock.now_us()
         checked_us, key = self._cache.get(hashed, (0, None))
         if key is None or now_us - checked_us > CACHE_SECONDS * 1_000_000:
@@ -88,11 +89,8 @@ class Keys:
 
     async def list(self) -> list[ApiKey]:
         """All keys, the first one included, never their secrets."""
-        first = [self._first_key()] if self._first_hash is not None else []
+        first = [self._first_key] if self._first_hash is not None else []
         return [*first, *await self._store.list_keys()]
-
-    def _first_key(self) -> ApiKey:
-        return ApiKey(FIRST_KEY_ID, "CLARION_API_KEY", frozenset(SCOPES), 0)
 
     def _remember(self, hashed: str, key: ApiKey | None, now_us: int) -> None:
         self._cache.pop(hashed, None)

@@ -4,9 +4,10 @@ Every missing, wrong, revoked or foreign credential gets the same 401; a good on
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from hub.access import OPERATOR_SCOPES, is_same_origin_call
 from hub.api.problems import unauthorized
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who sent a request: an API key (`key_id`), a user (`identity`), an operator (both) or nobody."""
 
     key_id: str = ""

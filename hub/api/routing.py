@@ -5,7 +5,7 @@ a body is read for somebody who may not call. `hub.api.openapi` describes the AP
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -73,8 +73,7 @@ class Route:
         return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What a handler answers: `content` becomes JSON, bytes stay as they are, None is no content."""
 
     content: Any = None
@@ -83,8 +82,7 @@ class Reply:
     media_type: bytes = b"application/json"
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct):
     """One checked request on its way to its handler."""
 
     parts: Parts
@@ -96,7 +94,6 @@ class Call:
     body: Any = None
     raw: bytes = b""
     request_id: str = ""
-    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -173,7 +170,9 @@ class Endpoint:
         caller = await identify(self._parts, route.access, route.method, headers)
         if caller.identity is not None and caller.key_id == "":
             self._parts.limiter.check(caller.identity.user_id)
-        path = {**scope.get("path_params", {}), **self._fixed}
+        path: Mapping[str, str] = scope.get("path_params", {})
+        if self._fixed:
+            path = {**path, **self._fixed}
         for name, value in path.items():
             check_id(name, value)
         call = Call(self._parts, route, headers, caller, path, request_id=scope["state"]["request_id"])
@@ -207,8 +206,8 @@ def check_media_type(kind: BodyKind, headers: Mapping[bytes, bytes]) -> None:
 
     A cookie needs the true type: a form of a foreign page cannot send it without a preflight.
     """
-    coding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
-    if coding not in ("", "identity"):
+    coding = headers.get(b"content-encoding")
+    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
         raise Refused(
             400, "malformed_request", "The body must not be compressed; leave Content-Encoding out."
         )

@@ -6,7 +6,7 @@ logged here, once, with its request id. Live connections that take their transpo
 
 import re
 from collections.abc import Mapping
-from os import urandom
+from random import randbytes
 from time import perf_counter
 from typing import Final
 
@@ -112,7 +112,7 @@ def request_id_of(given: bytes | None) -> str:
     """The caller's request id when it is harmless in headers and logs, else one of ours."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
-    return "req_" + urandom(12).hex()
+    return "req_" + randbytes(12).hex()  # different, not secret
 
 
 def _is_preflight(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
