@@ -7,6 +7,7 @@ alone and is pinned by tests/integration/test_live_edge_detach.py. Requests with
 
 import asyncio
 import logging
+import sys
 from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from math import inf
 from typing import Any, Final
 from urllib.parse import unquote
 
+from httptools import HttpParserUpgrade
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -82,6 +84,7 @@ class DetachableHttp(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.due_tick = NOT_DUE
         self._head_bytes = 0
+        self._chunk_bytes = 0
         self._in_head = True
         self._awaited = _NOTHING
         self._deadline = inf
@@ -102,8 +105,9 @@ class DetachableHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._chunk_bytes = len(data)
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += self._chunk_bytes
         super().data_received(data)
         # A request that came whole needs no deadline; most do.
         if not self._in_head:
@@ -171,6 +175,15 @@ class DetachableHttp(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]  # None at first
+            # The answer that is still to come would get into the frames, or its endpoint would take the connection too.
+            self.send_400_response("A WebSocket cannot be opened while an earlier request is being answered.")
+            return
+        upgrade = sys.exception()  # uvicorn handles the parser's
+        if isinstance(upgrade, HttpParserUpgrade) and upgrade.args[0] < self._chunk_bytes:
+            # RFC 6455 §4.1: the client waits. What it sent is behind the request in the same piece, which uvicorn drops.
+            self.send_400_response("Frames may be sent when the WebSocket is open.")
+            return
         self._in_head, self._head_bytes = True, 0  # no deadline of ours any more
         self.wheel.cancel(self)
         self.connections.discard(self)

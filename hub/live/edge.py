@@ -132,7 +132,12 @@ class Edge:
         unflushed = self._unflushed
         self._unflushed = []
         for connection in unflushed:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception:
+                # Those behind it would never be flushed again.
+                logger.exception("a connection failed while it was written to")
+                connection.drop()
 
     def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Run the short work of one command."""

@@ -3,6 +3,7 @@
 What was begun on the wire is never torn or overtaken: a client gets whole frames in order, as far as it gets any.
 """
 
+import asyncio
 import json
 import struct
 from collections.abc import Callable, Iterator
@@ -218,6 +219,41 @@ def test_a_peer_that_resets_harms_nobody(narrow: EchoServer, when: str) -> None:
         assert narrow.call(waiting_bytes, peer.echo) == 0
         other.send(text("still here"))
         assert other.frame() == echoed("still here")
+
+
+def test_a_transport_that_fails_takes_nobody_elses_turn(narrow: EchoServer) -> None:
+    """Output of one turn of the loop is written together; what goes wrong with one must not stop those behind it."""
+    with Peer.connect(narrow) as bad, Peer.connect(narrow) as good:
+        transport = bad.echo._transport
+        assert transport is not None
+
+        def turn() -> None:
+            bad.echo.send(text_frame(b"never seen"))
+            good.echo.send(text_frame(b"one"))
+            # uvloop's transports raise when they are closed; the connection does not know it yet.
+            bad.echo._transport = BrokenTransport(transport)
+
+        narrow.call(turn)
+        assert good.frame() == echoed("one")
+        good.send(text("two"))
+        assert good.frame() == echoed("two")
+        narrow.until(lambda: bad.echo._transport is None and bad.echo.left)
+        assert len(narrow.errors) == 1
+        assert "failed while it was written to" in narrow.errors.pop()
+
+
+class BrokenTransport(asyncio.Transport):
+    """Raises when it is written to."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self.transport = transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise RuntimeError("the handler is closed")
+
+    def abort(self) -> None:
+        self.transport.abort()
 
 
 # ---------------------------------------------------------------- TLS

@@ -200,4 +200,4 @@ def echo_server(
         for logger in loggers:
             logger.removeHandler(complaints)
     assert not thread.is_alive()
-    assert echo.errors == []
+    assert not echo.errors, f"the server complained: {echo.errors}"
