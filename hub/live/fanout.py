@@ -223,13 +223,13 @@ class Fanout:
 
     def frame_for(self, member: Member, entry: BroadcastEntry) -> Frame | None:
         """The frame that a member gets of a publication, or None when it is not for them."""
-        broadcast, user = entry.broadcast, member.user
-        if user is None or not broadcast.in_app:
+        broadcast = entry.broadcast
+        if member.user is None or not broadcast.in_app:
             return None
         if entry.expires_at_us is not None and entry.expires_at_us <= self._clock.now_us():
             return None
         if member.restricted or broadcast.audience.timezones is not None:
-            verdict = visible(broadcast, user, self._default_timezone)
+            verdict = visible(broadcast, member.viewer(), self._default_timezone)
             return entry.frame_in(member.locale, verdict.topic) if verdict else None
         # The same answer as `visible` gives to who has no rules of their own, in less time.
         if member.user_id in entry.excluded or not (broadcast.default_in_app or broadcast.critical):

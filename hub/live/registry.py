@@ -13,8 +13,8 @@ from hub.live.broadcasts import BroadcastEntry
 from hub.live.channels import Channel
 from hub.live.frames import PersonalFrame
 from hub.live.seam import Frame, Wire
-from hub.live.viewers import Viewer
-from hub.model.users import Subscription, User
+from hub.live.viewers import UNKNOWN, Viewer
+from hub.model.users import Profile, Subscription, User
 from hub.model.visibility import restricts
 
 NEVER: Final = 1 << 62  # a seat that takes no broadcasts yet
@@ -79,7 +79,7 @@ class Member:
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
         self.seats: tuple[Seat, ...] = ()
-        self.user: User | None = None
+        self.user: User | None = None  # None: not loaded yet; may be `UNKNOWN`
         self.user_at_us = 0
         self.ready = False  # `user` may be used; otherwise broadcasts wait in `backlog`
         self.loading: asyncio.Future[Viewer] | None = None
@@ -88,6 +88,11 @@ class Member:
         self.locale: str | None = None
         self.topics = _NO_TOPICS
         self.backlog: tuple[BroadcastEntry, ...] = ()
+
+    def viewer(self) -> User:
+        """The user as `visible` reads one; the row must have been loaded."""
+        assert self.user is not None
+        return User(Profile(self.user_id)) if self.user is UNKNOWN else self.user
 
 
 class Registry:

@@ -22,8 +22,12 @@ _BATCH: Final = 500
 logger = logging.getLogger(__name__)
 
 
+UNKNOWN: Final = User(Profile("-"))
+"""The one object that stands for every user whom the store does not know: many connect before anything names them."""
+
+
 class Viewer(NamedTuple):
-    """A user as of a moment before the store was asked."""
+    """A user (or `UNKNOWN`) as of a moment before the store was asked."""
 
     user: User
     at_us: int
@@ -126,7 +130,7 @@ class Viewers:
             elif user_id in outdated:
                 self._wait_for(user_id).add_done_callback(partial(_pass_on, future))
             else:
-                viewer = Viewer(users.get(user_id) or User(Profile(user_id)), now_us)
+                viewer = Viewer(users.get(user_id) or UNKNOWN, now_us)
                 if user_id in self._to_keep and user_id not in self._waiting:
                     self._to_keep.discard(user_id)
                     self._kept[user_id] = viewer

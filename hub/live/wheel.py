@@ -11,6 +11,7 @@ from typing import Protocol
 logger = logging.getLogger(__name__)
 
 NOT_DUE = -1
+_EMPTY: "tuple[int, set[Timed]]" = (NOT_DUE, set())
 
 
 class Timed(Protocol):
@@ -42,7 +43,7 @@ class Wheel:
     def __init__(self, loop: Loop, tick_seconds: float = 0.05) -> None:
         self._loop = loop
         self._tick_seconds = tick_seconds
-        self._buckets: dict[int, set[Timed]] = {}
+        self._buckets: dict[int, tuple[int, set[Timed]]] = {}  # the tick again: one object for all
         self._handle: Cancellable | None = None
         self._reached = self._tick_of(loop.time())
 
@@ -61,11 +62,11 @@ class Wheel:
             return
         if timed.due_tick != NOT_DUE:
             self._remove(timed)
-        timed.due_tick = tick
         bucket = self._buckets.get(tick)
         if bucket is None:
-            bucket = self._buckets[tick] = set()
-        bucket.add(timed)
+            bucket = self._buckets[tick] = (tick, set())
+        timed.due_tick, members = bucket
+        members.add(timed)
         if self._handle is None:
             self._arm()
 
@@ -85,7 +86,7 @@ class Wheel:
         bucket = self._buckets.get(timed.due_tick)
         timed.due_tick = NOT_DUE
         if bucket is not None:
-            bucket.discard(timed)
+            bucket[1].discard(timed)
 
     def _arm(self) -> None:
         now = self._loop.time()
@@ -101,7 +102,7 @@ class Wheel:
         ticks = span if len(span) <= len(self._buckets) else sorted(t for t in self._buckets if t <= reached)
         self._reached = max(reached, self._reached)
         for tick in ticks:
-            for timed in self._buckets.pop(tick, ()):
+            for timed in self._buckets.pop(tick, _EMPTY)[1]:
                 if timed.due_tick != tick:  # an earlier one of this bucket moved or cancelled it
                     continue
                 timed.due_tick = NOT_DUE

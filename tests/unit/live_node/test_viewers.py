@@ -5,9 +5,21 @@ import asyncio
 import pytest
 
 from hub.errors import StoreUnavailable
-from hub.live.viewers import Viewers
+from hub.live.node import LiveNode
+from hub.live.viewers import UNKNOWN, Viewers
+from hub.model.events import BroadcastAudience
+from hub.model.vocabulary import BROADCASTS
 from tests.support.clock import FakeClock
-from tests.support.live_wires import LiveStore, make_user, settle
+from tests.support.live_wires import (
+    FakeWire,
+    LiveStore,
+    LossyBus,
+    broadcast_publication,
+    connect,
+    make_broadcast,
+    make_user,
+    settle,
+)
 
 
 @pytest.fixture
@@ -71,3 +83,19 @@ async def test_with_the_store_away_everybody_hears_of_it(clock: FakeClock) -> No
     viewers = Viewers(store, clock)  # type: ignore[arg-type]
     outcomes = await asyncio.gather(viewers.fresh("alice"), viewers.fresh("bob"), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
+
+
+async def test_all_users_that_the_store_does_not_know_share_one_object(
+    live: LiveNode, bus: LossyBus, store: LiveStore
+) -> None:
+    wires = [FakeWire(f"user-{number}") for number in range(3)]
+    for wire in wires:
+        await connect(live, wire)
+    members = [live._registry.members[wire.identity.user_id] for wire in wires]
+    assert {id(member.user) for member in members} == {id(UNKNOWN)}
+    assert [member.viewer().profile.id for member in members] == ["user-0", "user-1", "user-2"]
+    # And yet rules that need a user see each as itself.
+    audience = BroadcastAudience(everyone=True, exclude=("user-1",), timezones=("UTC",))
+    await bus.publish([broadcast_publication(make_broadcast(1, audience=audience))])
+    await settle()
+    assert [wire.offsets(BROADCASTS) for wire in wires] == [[1], [], [1]]
