@@ -33,6 +33,10 @@ class Statement:
         """Send it with its parameters."""
         return await connection.exec_driver_sql(self._sqlite if db.sqlite else self._postgresql, parameters)
 
+    async def rows(self, db: Database, connection: AsyncConnection, *parameters: Any) -> Sequence[Any]:
+        """The rows of a SELECT."""
+        return (await self.run(db, connection, *parameters)).all()
+
     async def run_many(self, db: Database, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Send it once for each row."""
         await connection.exec_driver_sql(self._sqlite if db.sqlite else self._postgresql, list(rows))
@@ -45,7 +49,7 @@ class Statement:
             return []
         with translated():
             given: Any = _encode(list(values)).decode() if db.sqlite else list(values)
-        return (await self.run(db, connection, given)).all()
+        return await self.rows(db, connection, given)
 
 
 async def insert_rows(

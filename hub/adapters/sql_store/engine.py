@@ -77,6 +77,7 @@ UNSTORABLE_STATES: Final = (
     "22021",
     "22000",
 )  # character_not_in_repertoire; the driver's own refusal of a value
+_UNUSABLE: Final = (OperationalError, DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError)
 _memories = count(1)
 
 
@@ -103,6 +104,8 @@ class Database:
         self._inline: Engine | None = None
         if self.sqlite:
             self._inline = self._create_inline()
+            self._inline_writer = self._inline.execution_options(begin="IMMEDIATE")
+            self._inline_reader = self._inline.execution_options(begin="DEFERRED")
             self._writer = self._engine.execution_options(begin="IMMEDIATE")
             self._reader = self._engine
             self._snapshot = self._engine.execution_options(begin="DEFERRED")
@@ -185,16 +188,12 @@ class Database:
         if self._inline is None:
             return await self.write(work, *args, **named)
 
-        async def run(engine: Engine) -> T:
-            async with (
-                self._lock,
-                self._file_lock(),
-                inline.writing(engine.execution_options(begin="IMMEDIATE")) as held,
-            ):
-                return await work(held, *args, **named)
+        async def run() -> T:
+            async with self._lock, self._file_lock(), inline.writing(self._inline_writer) as connection:
+                return await work(connection, *args, **named)
 
         with translated():
-            return await self._finish(run(self._inline))
+            return await self._finish(run())
 
     @contextlib.asynccontextmanager
     async def read_inline(self) -> AsyncIterator[AsyncConnection]:
@@ -207,7 +206,7 @@ class Database:
             async with contextlib.AsyncExitStack() as stack:
                 if self.memory:
                     await stack.enter_async_context(self._lock)
-                yield stack.enter_context(inline.reading(self._inline.execution_options(begin="DEFERRED")))
+                yield stack.enter_context(inline.reading(self._inline_reader))
 
     def written(self, rows: int) -> None:
         """Count what a generator wrote; now and then what the write-ahead log holds is taken over.
@@ -356,7 +355,7 @@ def translated() -> Iterator[None]:
         yield
     except StoreUnavailable:
         raise
-    except (DBAPIError, asyncpg.PostgresError) as error:
+    except (DBAPIError, asyncpg.PostgresError, sqlite3.Error) as error:
         state = _sqlstate(error)
         if state in UNSTORABLE_STATES:
             raise _unstorable() from error
@@ -368,8 +367,9 @@ def translated() -> Iterator[None]:
             raise LockTimeout("The database was too busy: a row stayed locked for too long.") from error
         lost = getattr(error, "connection_invalidated", False) or isinstance(error, InterfaceError)
         # SQLite's own: locked, full, unreadable (operational); damaged or no database at all (DatabaseError itself).
-        on_sqlite = type(error) in (OperationalError, DatabaseError) and not state
-        if lost or on_sqlite or state.startswith(AWAY_STATES) or not isinstance(error, DBAPIError):
+        on_sqlite = type(error) in _UNUSABLE and not state
+        away = state.startswith(AWAY_STATES) or isinstance(error, asyncpg.PostgresError)
+        if lost or on_sqlite or away:
             raise StoreUnavailable(f"The database cannot be used: {_sentence(error)}") from error
         raise
     except (UnicodeEncodeError, OverflowError) as error:

@@ -40,7 +40,7 @@ async def append_log(
         last = (await _LAST.run(db, connection)).scalar() or 0
         numbers: Iterable[int] = count(last + 1)
     else:
-        numbers = (await _NEXT.run(db, connection, len(entries))).scalars().all()
+        numbers = [row[0] for row in await _NEXT.rows(db, connection, len(entries))]
     await insert_rows(db, connection, log, [*map(log_values, numbers, entries)], ignore_known=False)
     await _COUNT.run_many(db, connection, _counts(entries, shard))
 

@@ -39,7 +39,7 @@ class Situations(Part):
         """What is known of these events' slices (ids by slice key) and of these users."""
         events = sorted({event_id for ids in parts.values() for event_id in ids})
         async with self._db.read_inline() as connection:
-            settings = {row.name: row.value for row in await _SETTINGS.run(self._db, connection)}
+            settings = dict(await _SETTINGS.rows(self._db, connection))
             known = await self.stored_slices(connection, events)
             retracted = await self.retracted_among(connection, events)
             people = {row[0]: user_of(row) for row in await _USERS.among(self._db, connection, users)}
