@@ -85,7 +85,7 @@ def test_a_reader_that_is_too_slow_never_costs_more_than_the_limits(narrow: Echo
             if number % 3 == 0:
                 assert peer.frame()[0] == TEXT
         assert peer.echo.left
-        assert limits.queue_bytes / 2 < most <= limits.queue_bytes + limits.write_buffer_bytes + 2 * 30_010
+        assert limits.queue_bytes / 2 < most <= limits.queue_bytes + 2 * (limits.write_buffer_bytes + 30_010)
 
 
 def server_is_idle(server: EchoServer, echo: EchoConnection) -> bool:
@@ -197,7 +197,7 @@ def test_a_half_closed_peer_that_does_not_read_costs_bounded_memory(narrow: Echo
             narrow.call(peer.echo.send, text_frame(b"x" * 60_000))
             most = max(most, narrow.call(waiting_bytes, peer.echo))
         limits = narrow.edge.limits
-        assert most <= limits.queue_bytes + limits.write_buffer_bytes + 2 * 70_010
+        assert most <= limits.queue_bytes + 2 * (limits.write_buffer_bytes + 70_010)
 
 
 @pytest.mark.parametrize("when", ["in the middle of its frame", "with output waiting", "while it closes"])

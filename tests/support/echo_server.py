@@ -48,8 +48,8 @@ class EchoConnection(WebSocketConnection):
         self.left = False
 
     def data_received(self, data: bytes) -> None:
-        self.received += len(data)
         super().data_received(data)
+        self.received += len(data)  # now: who waits for it may look at what came of it
 
     def _on_event(self, event: Event) -> None:
         self._session._allowance = 200.0  # floods are another test's
