@@ -49,6 +49,7 @@ class RedisBus:
         self._link_timing = link_timing or LinkTiming()
         self._link: RedisLink | None = None
         self._receiver: BusReceiver | None = None
+        self._control = self._keys.control
 
     async def publish(self, publications: Sequence[Publication]) -> list[Published]:
         """See `LiveBus.publish`. Many or large ones take several round trips, in order."""
@@ -120,11 +121,12 @@ class RedisBus:
 
     def link_message(self, name: str, body: bytes) -> None:
         """Called by the link: a live message, or a control message."""
-        assert self._receiver is not None
-        if name == self._keys.control:
-            self._receiver.receive_control(body)
+        receiver = self._receiver
+        assert receiver is not None
+        if name == self._control:
+            receiver.receive_control(body)
         elif message := self._message(name, body):
-            self._receiver.receive_message(message)
+            receiver.receive_message(message)
 
     def link_lost(self) -> None:
         """Called by the link."""
@@ -139,10 +141,10 @@ class RedisBus:
     # ------------------------------------------------------------ inside
 
     def _message(self, channel: str, body: bytes) -> Message | None:
-        end = body.find(b"\n")
+        place, _, payload = body.partition(b"\n")
         try:
-            offset, epoch, header = body[:end].decode("ascii").split(" ", 2)
-            return Message(channel, f"{self.generation}.{epoch}", int(offset), header, body[end + 1 :])
+            offset, epoch, header = place.decode("ascii").split(" ", 2)
+            return Message(channel, f"{self.generation}.{epoch}", int(offset), header, payload)
         except ValueError:  # not ours
             _log.warning("Ignored a message on live channel %r that the hub did not write.", channel)
             return None

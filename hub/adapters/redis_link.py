@@ -75,6 +75,7 @@ class RedisLink:
     def __init__(self, url: str, listener: LinkListener, timing: LinkTiming) -> None:
         self._endpoint = Endpoint.from_url(url)
         self._listener = listener
+        self._deliver = listener.link_message
         self._timing = timing
         self._subscriptions: dict[bytes, _Subscription] = {}
         self._wire: Wire | None = None  # only while it is ready for SUBSCRIBE
@@ -200,8 +201,8 @@ class RedisLink:
     def _message(self, key: bytes, body: bytes) -> None:
         subscription = self._subscriptions.get(key)
         # Between the end of one subscription and the confirmation of the next nobody has been promised anything.
-        if subscription is not None and subscription.confirmed:
-            self._listener.link_message(subscription.name, body)
+        if subscription is not None and subscription.sent and not subscription.unanswered:
+            self._deliver(subscription.name, body)
 
     # ------------------------------------------------------------ connections, one after the other
 

@@ -93,12 +93,13 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop. Hands on what is complete."""
         self._heard_at = self._loop.time()
-        reader = self._reader
+        reader, on_message = self._reader, self._on_message
         reader.feed(data)
+        next_reply = reader.gets
         try:
-            while (reply := reader.gets()) is not False:
+            while (reply := next_reply()) is not False:
                 if type(reply) is list and reply[0] == b"message":
-                    self._on_message(reply[1], reply[2])
+                    on_message(reply[1], reply[2])
                 else:
                     self._other(reply)
         except hiredis.ProtocolError as error:

@@ -30,8 +30,7 @@ class Published(Struct, frozen=True):
     listeners: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True, gc=False):
     """A publication as nodes get it, live or from history."""
 
     channel: str
