@@ -79,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         is_good = asyncio.run(run(given, bench))
     except KeyboardInterrupt:
-        return 130
+        is_good = False
+        console.print("Ended before its end; what was measured until then:", style="red")
     judged = verdicts(bench.results)
     print_results(bench.results, console)
     print_targets(judged, console)

@@ -21,7 +21,8 @@ worker_processes 1;
 worker_rlimit_nofile {files};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log error;
-events {{ worker_connections {files}; multi_accept on; }}
+# Beyond fifteen sixteenths nginx begins to close connections; the limit of open files comes first.
+events {{ worker_connections {slots}; multi_accept on; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/body;
@@ -62,7 +63,7 @@ async def nchan(stack: AsyncExitStack) -> Candidate | None:
     home.chmod(0o755)  # started by root, nginx works as somebody else
     config = home / "nginx.conf"
     files = machine.most_connections() + machine.SPARE_FILES
-    config.write_text(_CONFIG.format(module=module, folder=home, port=port, files=files))
+    config.write_text(_CONFIG.format(module=module, folder=home, port=port, files=files, slots=files * 2))
     command = (str(nginx), "-c", str(config), "-p", str(home), "-e", str(home / "error.log"))
     pid = await start(stack, Launch(command), home, "nginx", port)
     return Candidate(

@@ -10,7 +10,7 @@ from functools import partial
 
 from benchmarks import machine
 from benchmarks.bench import Bench, measured
-from benchmarks.load import ALL, Load
+from benchmarks.load import ALL, Load, LoadFailed
 from benchmarks.servers import clarion, nchan
 from benchmarks.servers.candidate import Candidate, floor, plain
 
@@ -57,7 +57,13 @@ async def _entrants(
         bench.say(f"{workload}: connecting {size} clients to {candidate.name}")
         clients = candidate.sse if is_sse else candidate.websocket
         load = await stack.enter_async_context(Load(clients, candidate.publishers, size))
-        await load.connect(limit=300)
+        try:
+            await load.connect(limit=300)
+        except LoadFailed as error:
+            if candidate.name == clarion.NAME:
+                raise
+            bench.results.lacks(workload, case(size, STEADY), candidate.name, str(error))
+            continue
         await load.command("wait", seconds=0.5)
         entrants.append((candidate, load))
     return entrants

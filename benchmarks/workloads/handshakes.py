@@ -15,7 +15,7 @@ from benchmarks.servers.candidate import Candidate, floor, plain
 
 async def run(bench: Bench) -> None:
     """WebSocket and SSE, all candidates."""
-    (size,) = bench.sizes(4_000, quick=300)
+    (size,) = bench.sizes(3_000, quick=300)
     async with AsyncExitStack() as stack:
         hub = await clarion.running(stack, size * (bench.rounds + 1) * 2)
         found = await nchan.nchan(stack)
