@@ -14,7 +14,7 @@ from hub.adapters.sql_store.engine import Database
 from hub.errors import LeaseLost
 from hub.ports import Batch, Committed
 
-ROWS: Final = 2_000  # of notifications; the event loop is held while they are written
+ROWS: Final = 1_000  # of notifications: the event loop is held meanwhile, and other processes wait to write
 
 _Commit = Callable[[AsyncConnection, Batch], Awaitable[Committed]]
 _Waiting = tuple[Batch, asyncio.Future[Committed]]
