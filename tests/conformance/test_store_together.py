@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace as replace_struct
 from sqlalchemy import event
 
-from hub.adapters.sql_store import SqlStore, together
-from hub.errors import LeaseLost, Refused
+from hub.adapters.sql_store import SqlStore, engine, together
+from hub.errors import LeaseLost, Refused, StoreUnavailable
 from hub.ports import Committed
 from tests.support.stores import Partition
 
@@ -30,8 +30,8 @@ async def partitions(store: SqlStore) -> list[Partition]:
 def transactions(store: SqlStore) -> list[Any]:
     """One entry for each transaction that was committed."""
     seen: list[Any] = []
-    for engine in store._db.engines:
-        event.listen(engine, "commit", seen.append)
+    for one in store._db.engines:
+        event.listen(one, "commit", seen.append)
     return seen
 
 
@@ -109,3 +109,17 @@ async def test_who_stops_waiting_takes_nobody_along(store: SqlStore, partitions:
     assert [type(outcome) for outcome in outcomes[1:]] == [Committed] * 3
     assert (await stored(store, 4))[1:] == [True] * 3
     assert await store.ledger() == []
+
+
+@pytest.mark.req("R22")
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_without_the_lock_all_who_wait_are_told_at_once(
+    store: SqlStore, partitions: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOCK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(together, "ROWS", 1)
+    async with store._db._file_lock():  # by another descriptor, as another process would
+        outcomes = await commit_all(partitions)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 4
+    assert await stored(store, 4) == [False] * 4
+    assert all(isinstance(outcome, Committed) for outcome in await commit_all(partitions))

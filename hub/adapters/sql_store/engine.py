@@ -219,15 +219,18 @@ class Database:
         if self._checkpoint is None or self._checkpoint.done():
             self._rows_since_checkpoint = 0
             self._checkpoint = asyncio.create_task(asyncio.to_thread(_take_over, self._inline))
-            self._running.add(self._checkpoint)
-            self._checkpoint.add_done_callback(self._running.discard)
+            self.keep(self._checkpoint)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Let `close` wait for a task."""
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _finish(self, work: Awaitable[T]) -> T:
         # Cancelling within a transaction throws its connection away, and the lock would be given back before SQLite has
         # rolled back. So it ends by itself: it is short.
         task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self.keep(task)
         return await asyncio.shield(task)
 
     async def _write_sqlite(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:

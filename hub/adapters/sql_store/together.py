@@ -35,6 +35,7 @@ class Together:
         self._waiting.append((batch, future))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="write-batches")
+            self._db.keep(self._writing)
         return await future
 
     async def _write(self) -> None:
@@ -46,7 +47,8 @@ class Together:
                 if len(group) > 1:
                     outcomes = [await self._write_alone(batch) for batch, _ in group]
                 else:
-                    group = group or self._take()
+                    if not group:  # not even the lock could be had: that concerns all who wait
+                        group, self._waiting = self._waiting, []
                     outcomes = [error for _ in group]
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 _settle(future, outcome)
