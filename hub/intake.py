@@ -140,10 +140,13 @@ class Intake:
         A key for the whole request counts as one key per item (`<key>#<index>`), so a repeat finds the same ids.
         """
         decoded: list[Submission | Refused] = []
-        for index, raw in enumerate(split_batch(body, ndjson)):
-            item_key = f"{idempotency_key}#{index}" if idempotency_key else None
+        raws = split_batch(body, ndjson)
+        ids = self._ids.several(self._clock.now_us(), randbytes(6), len(raws))
+        for index, (raw, event_id) in enumerate(zip(raws, ids, strict=True)):
             try:
-                decoded.append(self._submission_of_item(raw, source, key_id, item_key))
+                item = decode_json(_item, check_size(raw))
+                key = f"{idempotency_key}#{index}" if idempotency_key else None
+                decoded.append(_submission_of(item, source, key_id, event_id, key))
             except Refused as refused:
                 self._metrics.refused(source, refused.code)
                 decoded.append(refused)
@@ -202,15 +205,6 @@ class Intake:
         """A fresh event id."""
         return self._ids.new(self._clock.now_us(), randbytes(6))
 
-    def _submission_of_item(
-        self, raw: msgspec.Raw, source: str, key_id: str, request_key: str | None
-    ) -> Submission:
-        check_size(memoryview(raw))
-        item = decode_json(_item, raw)
-        own_key = item.idempotency_key
-        event = msgspec.structs.replace(item, idempotency_key=None) if own_key else item
-        return Submission(event, source, self.new_id(), idempotency_of(key_id, own_key or request_key, event))
-
     def _refuse_when_full(self) -> None:
         if self._waiting >= self._queue_limit:
             raise Refused(
@@ -219,6 +213,15 @@ class Intake:
                 f"{self._waiting} events wait already; the limit is {self._queue_limit}. Publish again later.",
                 retry_after_seconds=QUEUE_FULL_RETRY_SECONDS,
             )
+
+
+def _submission_of(
+    item: BatchItem, source: str, key_id: str, event_id: str, request_key: str | None
+) -> Submission:
+    if item.idempotency_key is None:
+        return Submission(item, source, event_id, idempotency_of(key_id, request_key, item))
+    event = msgspec.structs.replace(item, idempotency_key=None)
+    return Submission(event, source, event_id, idempotency_of(key_id, item.idempotency_key, event))
 
 
 def append_of(admitted: Admitted, idempotency: Idempotency | None) -> Append:
@@ -231,16 +234,15 @@ def append_of(admitted: Admitted, idempotency: Idempotency | None) -> Append:
     return Append(admitted.event.id, slices, idempotency)
 
 
-Bytes = TypeVar("Bytes", bytes, memoryview)
+Bytes = TypeVar("Bytes", bytes, msgspec.Raw)
 
 
 def check_size(raw: Bytes) -> Bytes:
     """The bytes, or `Refused(413)` when they are more than an event may have."""
-    if len(raw) > EVENT_LIMIT_BYTES:
+    size = len(memoryview(raw))
+    if size > EVENT_LIMIT_BYTES:
         raise Refused(
-            413,
-            "event_too_large",
-            f"The event has {len(raw)} bytes; at most {EVENT_LIMIT_BYTES} are allowed.",
+            413, "event_too_large", f"The event has {size} bytes; at most {EVENT_LIMIT_BYTES} are allowed."
         )
     return raw
 

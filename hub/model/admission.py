@@ -84,6 +84,9 @@ def admit(
 
 
 def _text_errors(event: EventInput) -> list[FieldError]:
+    is_plain = event.url is None and event.icon is None and not event.actions
+    if is_plain and is_sound(f"{event.title}{event.body}{event.digest_key}{event.collapse_key}"):
+        return []  # most events: one look at all texts
     errors: list[FieldError] = []
     texts = [("/title", event.title), ("/body", event.body)]
     texts += [("/digest_key", event.digest_key), ("/collapse_key", event.collapse_key)]

@@ -97,3 +97,16 @@ def test_deliveries_are_named_after_notification_and_channel():
     assert len(ids) == len(Channel) + 2
     assert all(id_.startswith("dlv_") for id_ in ids)
     assert delivery_id(notification, Channel.EMAIL) == delivery_id(notification, Channel.EMAIL)
+
+
+@given(MOMENTS, st.binary(min_size=6, max_size=6), st.integers(0, 1000))
+def test_ids_of_a_batch_are_ours_differ_and_keep_its_order(moment, random, count):
+    ids = IDS.several(moment, random, count)
+    assert ids == sorted(set(ids))
+    assert len(ids) == count
+    assert all(IDS.is_ours(one) and IDS.accepted_at_us(one) == moment for one in ids)
+
+
+def test_a_batch_has_no_more_ids_than_two_digits_tell_apart():
+    with pytest.raises(ValueError, match="at most 1024"):
+        IDS.several(0, b"random", 1025)
