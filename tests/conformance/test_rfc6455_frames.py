@@ -214,6 +214,11 @@ def test_every_mask_comes_off(server: EchoServer, key: bytes, size: int) -> None
         Case(
             "the limit in two", [text(b"x" * 40_000, more=True), cont(b"x" * 25_536)], [echoed(b"x" * LIMIT)]
         ),
+        Case(
+            "a ping does not count",
+            [text(b"x" * LIMIT, more=True), ping(b"p" * 125), cont("")],
+            [ponged(b"p" * 125), echoed(b"x" * LIMIT)],
+        ),
         Case("one more than it", [text(b"x" * 40_000, more=True), cont(b"x" * 25_537)], ends=1009),
         Case("the limit and then one", [text(b"x" * LIMIT, more=True), cont(b"x", more=True)], ends=1009),
         Case(

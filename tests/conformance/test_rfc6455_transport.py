@@ -57,6 +57,9 @@ def backlog(server: EchoServer, peer: Peer) -> list[tuple[int, bytes]]:
 
 def test_a_slow_reader_gets_whole_frames_in_order(narrow: EchoServer) -> None:
     with slow_peer(narrow) as peer:
+        transport = peer.echo._transport
+        assert transport is not None
+        assert transport.get_write_buffer_limits()[1] == WRITE_BUFFER
         sent = backlog(narrow, peer)
         assert [peer.frame() for _ in sent] == sent
         assert server_is_idle(narrow, peer.echo)

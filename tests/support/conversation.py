@@ -95,8 +95,11 @@ def check(server: EchoServer, case: Case, tls: ssl.SSLContext | None = None) -> 
 
 
 def code_of(payload: bytes) -> int:
-    """The code of a close frame; its reason must be text."""
+    """The code of a close frame, 1005 for none. Its reason must be text, and some codes are never sent (§7.4.1)."""
     if not payload:
         return 1005
     payload[2:].decode()
-    return int(struct.unpack("!H", payload[:2])[0])
+    code = int(struct.unpack("!H", payload[:2])[0])
+    if code in (1004, 1005, 1006, 1015):
+        raise AssertionError(f"{code} is not to be sent")
+    return code
