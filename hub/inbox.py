@@ -4,7 +4,7 @@ What a user lists, has counted and gets live is one set, because all three ask t
 to the user's other connections; that message is a hint, the store is the truth.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
@@ -71,12 +71,20 @@ class _Item:
 class Inbox:
     """One user's notifications, asked by id of the user (the caller has authorised it)."""
 
-    def __init__(self, store: Store, bus: LiveBus, clock: Clock, default_timezone: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: LiveBus,
+        clock: Clock,
+        default_timezone: str,
+        read_user: Callable[[str], Awaitable[User]] | None = None,
+    ) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
         self._default_timezone = default_timezone
         self._livelog = LiveLog(bus)
+        self._user = read_user or self._load_user
 
     async def page(self, user_id: str, **parameters: Any) -> dict[str, Any]:
         """`page_of` with the parameters by name."""
@@ -154,7 +162,7 @@ class Inbox:
         except BusUnavailable:
             return  # a hint: the other connections see the mark when they list again
 
-    async def _user(self, user_id: str) -> User:
+    async def _load_user(self, user_id: str) -> User:
         found = await self._store.load_users([user_id], with_subscriptions=True)
         return found.get(user_id) or User(Profile(user_id))
 

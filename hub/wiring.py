@@ -42,6 +42,7 @@ from hub.keys import Keys
 from hub.live.edge import Edge
 from hub.live.generation import Generation, Sight
 from hub.live.node import LiveNode
+from hub.live.viewers import Viewers
 from hub.metrics import Metrics
 from hub.model.ids import EventIds
 from hub.model.vocabulary import Channel
@@ -251,7 +252,8 @@ async def _watch_queue(intake: Intake) -> None:
 
 def _hub_of(core: Core, durability: Durability) -> Hub:
     settings, clock, store, bus = core.settings, core.clock, core.store, core.bus
-    inbox = Inbox(store, bus, clock, settings.timezone)
+    viewers = Viewers(store, clock)
+    inbox = Inbox(store, bus, clock, settings.timezone, viewers.fresh)
     people = People(store, bus, clock, core.definitions, available=AVAILABLE)
     jwks = Jwks(settings.token_jwks_url, clock) if settings.token_jwks_url else None
     tokens = Tokens(
@@ -274,6 +276,7 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         calls_per_user=limiter,
         metrics=core.metrics.live,
         generation=core.generation,
+        viewers=viewers,
     )
     return Hub(
         settings=settings,
@@ -296,7 +299,7 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         deployment=core.deployment,
         node=node,
         edge=Edge(
-            node, access.reading(node.viewers.fresh), clock, forward_presence=partial(_forward_presence, bus)
+            node, access.reading(viewers.check_in), clock, forward_presence=partial(_forward_presence, bus)
         ),
     )
 

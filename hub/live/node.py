@@ -59,6 +59,7 @@ class LiveNode:
         metrics: LiveMetrics | None = None,
         generation: Generation | None = None,
         linger_seconds: float = LINGER_SECONDS,
+        viewers: Viewers | None = None,
     ) -> None:
         self._bus = bus
         self._clock = clock
@@ -77,8 +78,7 @@ class LiveNode:
             self._reload,
             TTL_SECONDS,
         )
-        self.viewers = Viewers(store, clock)  # whoever checks tokens may read through it
-        self._roster = Roster(self._registry, self.viewers, clock, self._fanout.flush)
+        self._roster = Roster(self._registry, viewers or Viewers(store, clock), clock, self._fanout.flush)
         self._channels = self._subscriptions(linger_seconds)
         self._joining = Joining(self._channels, self._roster, self._fanout)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,7 +1,7 @@
 """Viewers: users with their subscriptions, as visibility reads them, loaded in batches.
 
 What is served is never older than the time to live, and never older than the last control message about the user
-(`forget`). A load that was under way when one came is done again. What the check of a token read (`fresh`) is kept
+(`forget`). A load that was under way when one came is done again. What the check of a token read is kept
 for the join that follows it, so that a connection costs one row of one query.
 """
 
@@ -51,12 +51,17 @@ class Viewers:
         self._task: asyncio.Task[None] | None = None
 
     def take(self, user_id: str) -> Viewer | None:
-        """What `fresh` has read lately; once."""
+        """What `check_in` has read lately; once."""
         viewer = self._kept.pop(user_id, None)
         return None if viewer is None or viewer.at_us < self._clock.now_us() - self._ttl_us else viewer
 
     async def fresh(self, user_id: str) -> User:
         """The user as of now: read by a query that begins after this call. Raises `StoreUnavailable`."""
+        user = (await asyncio.shield(self._wait_for(user_id))).user
+        return User(Profile(user_id)) if user is UNKNOWN else user
+
+    async def check_in(self, user_id: str) -> User:
+        """The same for the check of a token; the row is kept for the join that follows."""
         self._to_keep.add(user_id)
         return (await asyncio.shield(self._wait_for(user_id))).user
 

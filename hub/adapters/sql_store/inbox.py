@@ -131,12 +131,14 @@ class InboxPages(Part):
         if query.archived != "include":
             archived = broadcast_marks.c.archived_at_us
             page = page.where(archived.is_(None) if query.archived == "exclude" else archived.is_not(None))
-        async with self._db.read(snapshot=True) as connection:
+
+        async def read(connection: AsyncConnection) -> list[BroadcastRow]:
             marks = await load_watermarks(connection, user_id)
-            if query.unread:
-                page = page.where(marks.unread())
-            rows = await connection.execute(page.order_by(desc(table.seq)).limit(query.limit))
+            chosen = page.where(marks.unread()) if query.unread else page
+            rows = await connection.execute(chosen.order_by(desc(table.seq)).limit(query.limit))
             return [BroadcastRow(broadcast_of(row), _effective(row, marks)) for row in rows]
+
+        return await self._db.read_apart(read)
 
     async def find_notifications(
         self, user_id: str, ids: Sequence[str]
@@ -172,9 +174,12 @@ class InboxPages(Part):
             select(func.count()).select_from(unread.limit(cap).subquery()).scalar_subquery(),
             select(func.count()).select_from(unseen.limit(cap).subquery()).scalar_subquery(),
         )
-        async with self._db.read() as connection:
+
+        async def read(connection: AsyncConnection) -> tuple[int, int]:
             row = (await connection.execute(statement)).one()
-        return int(row[0]), int(row[1])
+            return int(row[0]), int(row[1])
+
+        return await self._db.read_apart(read)
 
     async def top_broadcast_seq(self) -> int:
         """The last broadcast_seq that was given."""

@@ -7,12 +7,14 @@ statements take (milliseconds), and is free while COMMIT writes. Not for what ma
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
 
 
 class _Found:
@@ -69,3 +71,16 @@ def reading(engine: Engine) -> Iterator[AsyncConnection]:
     with engine.connect() as connection:
         connection.begin()
         yield cast("AsyncConnection", _Inline(connection))
+
+
+def read_in_thread(engine: Engine, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+    """Run a whole read in the calling thread. `work` awaits nothing but its connection, so it never waits."""
+    with reading(engine) as connection:
+        running = work(connection)
+        try:
+            running.send(None)
+        except StopIteration as done:
+            return cast("T", done.value)
+        finally:
+            running.close()
+    raise RuntimeError("A read in a thread may await nothing but its connection.")

@@ -32,12 +32,14 @@ class Users(Part):
 
     async def load_users(self, ids: Sequence[str], with_subscriptions: bool = False) -> dict[str, User]:
         """Known users by id; an erased one that is unknown since has a User with `erased_at_us` (version 0)."""
-        if not ids:
-            return {}
-        async with self._db.read(snapshot=with_subscriptions) as connection:
-            rows = (await connection.execute(select(users).where(self._db.among(users.c.id, ids)))).all()
-            erased = await find_tombstones(self._db, connection, ids)
-            intervals = await self._subscriptions(connection, ids) if with_subscriptions else {}
+        return await self._db.read_apart(self._load_users, ids, with_subscriptions) if ids else {}
+
+    async def _load_users(
+        self, connection: AsyncConnection, ids: Sequence[str], with_subscriptions: bool
+    ) -> dict[str, User]:
+        rows = (await connection.execute(select(users).where(self._db.among(users.c.id, ids)))).all()
+        erased = await find_tombstones(self._db, connection, ids)
+        intervals = await self._subscriptions(connection, ids) if with_subscriptions else {}
         loaded = {}
         for row in rows:
             erased_at_us, revoked_us = erased.get(row.id, (None, 0))

@@ -32,10 +32,10 @@ async def test_a_fresh_row_is_read_by_a_query_that_begins_after_the_call(clock: 
     store = LiveStore()
     store.gate = asyncio.Event()
     viewers = Viewers(store, clock)  # type: ignore[arg-type]
-    early = asyncio.create_task(viewers.fresh("alice"))
+    early = asyncio.create_task(viewers.check_in("alice"))
     await settle()
     store.users["alice"] = make_user("alice", locale="ko")
-    late = [asyncio.create_task(viewers.fresh(user_id)) for user_id in ("alice", "alice", "bob")]
+    late = [asyncio.create_task(viewers.check_in(user_id)) for user_id in ("alice", "alice", "bob")]
     await settle()
     store.gate.set()
     assert (await early).profile.locale is None
@@ -48,13 +48,13 @@ async def test_what_the_check_of_a_token_read_is_taken_once_and_only_while_it_is
 ) -> None:
     store = LiveStore()
     viewers = Viewers(store, clock)  # type: ignore[arg-type]
-    await viewers.fresh("alice")
+    await viewers.check_in("alice")
     assert viewers.take("alice") is not None
     assert viewers.take("alice") is None
-    await viewers.fresh("alice")
+    await viewers.check_in("alice")
     viewers.forget("alice")
     assert viewers.take("alice") is None
-    await viewers.fresh("alice")
+    await viewers.check_in("alice")
     clock.advance(61)
     assert viewers.take("alice") is None
     await viewers.load("alice")
@@ -67,7 +67,7 @@ async def test_a_row_that_changes_while_it_is_read_for_two_is_read_again_for_bot
     viewers = Viewers(store, clock)  # type: ignore[arg-type]
     first = viewers.load("alice")
     await settle()
-    second = asyncio.create_task(viewers.fresh("alice"))
+    second = asyncio.create_task(viewers.check_in("alice"))
     await settle()
     store.users["alice"] = make_user("alice", locale="ko")
     viewers.forget("alice")
@@ -81,7 +81,9 @@ async def test_with_the_store_away_everybody_hears_of_it(clock: FakeClock) -> No
     store = LiveStore()
     store.away = True
     viewers = Viewers(store, clock)  # type: ignore[arg-type]
-    outcomes = await asyncio.gather(viewers.fresh("alice"), viewers.fresh("bob"), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        viewers.check_in("alice"), viewers.check_in("bob"), return_exceptions=True
+    )
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
 
 
