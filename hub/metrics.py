@@ -4,7 +4,9 @@ Labels are few and closed (no ids of users or keys); their children are bound on
 three times as much as counting. Each part of the program counts through its own small object.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 from prometheus_client import (
@@ -16,6 +18,7 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,6 +28,7 @@ from hub import __version__
 
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKET_NAMES: Final = (*map(str, LATENCY_BUCKETS), "+Inf")
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -161,27 +165,39 @@ class LiveCounters:
         self._dropped().inc(reports)
 
 
-class HttpCounters:
-    """Requests by route template, never by address."""
+class HttpCounters(Collector):
+    """Requests by route template, never by address. Counted in plain numbers: locks and labels wait for a scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = _Children(
-            Counter("clarion_http_requests", "Requests.", ["method", "route", "status"], registry=registry)
-        )
-        self._seconds = _Children(
-            Histogram(
-                "clarion_http_request_seconds",
-                "Duration of requests.",
-                ["route"],
-                buckets=LATENCY_BUCKETS,
-                registry=registry,
-            )
-        )
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._seconds: dict[str, float] = {}
+        self._buckets: dict[str, list[int]] = {}
+        registry.register(self)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        self._requests(method if method in METHODS else "other", route, str(status)).inc()
-        self._seconds(route).observe(seconds)
+        key = (method if method in METHODS else "other", route, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        self._seconds[route] = self._seconds.get(route, 0.0) + seconds
+        buckets = self._buckets.get(route)
+        if buckets is None:
+            buckets = self._buckets[route] = [0] * (len(LATENCY_BUCKETS) + 1)
+        buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        """As it is now."""
+        requests = CounterMetricFamily(
+            "clarion_http_requests", "Requests.", labels=["method", "route", "status"]
+        )
+        for (method, route, status), count in list(self._requests.items()):
+            requests.add_metric([method, route, str(status)], count)
+        seconds = HistogramMetricFamily(
+            "clarion_http_request_seconds", "Duration of requests.", labels=["route"]
+        )
+        for route, buckets in list(self._buckets.items()):
+            sums = zip(_BUCKET_NAMES, accumulate(buckets), strict=True)
+            seconds.add_metric([route], list(sums), self._seconds[route])
+        return requests, seconds
 
 
 class Metrics:

@@ -229,7 +229,7 @@ class HttpHandover:
             return False
         if cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
-        defaults = b"".join([b"%b: %b\r\n" % pair for pair in protocol.server_state.default_headers])
+        defaults = _default_lines(protocol.server_state.default_headers)
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
         cycle.transport.write(b"".join((STATUS_LINE[status], defaults, head, close, b"\r\n", body)))
         cycle.response_started = cycle.response_complete = True
@@ -256,6 +256,17 @@ class HttpHandover:
         protocol.forget()
         transport.set_protocol(taker)
         return transport
+
+
+_made_lines: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
+
+
+def _default_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Uvicorn's headers as lines; it makes a new list once a second, for the date."""
+    global _made_lines  # noqa: PLW0603 - one server in a process
+    if _made_lines[0] is not headers:
+        _made_lines = (headers, b"".join([b"%b: %b\r\n" % pair for pair in headers]))
+    return _made_lines[1]
 
 
 class WebSocketHandshake(asyncio.Protocol):
