@@ -102,3 +102,13 @@ def test_reconnect_says_why_in_one_word(reason, word):
 
 def test_a_chunk_has_its_length_in_hexadecimal():
     assert sse.chunk(b"x" * 255) == b"ff\r\n" + b"x" * 255 + b"\r\n"
+
+
+def test_events_around_a_place_are_what_one_chunk_of_them_would_be() -> None:
+    events = [(b"e:%d" % number, sse.event("notification", b'{"n":%d}' % number)) for number in range(1, 12)]
+    for personal in (b":0", b"epoch.of-17:123456"):
+        plain = b"".join(sse.id_line(personal, place) + text for place, text in events)
+        assert personal.join(sse.chunk_around_place(events, len(personal))) == sse.chunk(plain)
+        assert personal.join(sse.chunk_around_place(events[:1], len(personal))) == sse.chunk(
+            sse.id_line(personal, b"e:1") + events[0][1]
+        )
