@@ -20,7 +20,7 @@ from hub.model.preferences import Cause, Verdict, allows, pick_locale
 from hub.model.rules import RULES, Question, check_policy, check_throttle, checks, policy
 from hub.model.schedule import quiet_until
 from hub.model.types import CategoryDefinition, Texts, TypeVersion
-from hub.model.users import NOTHING_CHOSEN, Profile, User
+from hub.model.users import Preferences, Profile, User
 from hub.model.vocabulary import Channel
 
 __all__ = [
@@ -62,7 +62,7 @@ class Memo(Struct):
 
     chosen: dict[tuple[str, str | None], Chosen] = {}  # by type and the users' locale
     rendered: dict[tuple[str, str, str], Rendered] = {}  # by event, type and the type's locale
-    decisions: dict[tuple[object, ...], Decision] = {}  # without deliveries, of users who chose nothing
+    decisions: dict[tuple[object, ...], tuple[Preferences, Decision]] = {}  # without deliveries
 
 
 class Environment(Struct, frozen=True):
@@ -136,7 +136,7 @@ def _decide(
     """What becomes of each channel."""
     usual = _usual(event, kind, user) if env.memo is not None else None
     if usual is not None and env.memo is not None and (known := env.memo.decisions.get(usual)):
-        return known
+        return known[1]
     question = Question(
         kind=kind,
         category=category,
@@ -167,21 +167,17 @@ def _decide(
     decision = Decision(tuple(reasons), in_app, tuple(deliveries))
     # A delivery has its own id and moment, and a throttle counts each user's own.
     if usual is not None and env.memo is not None and not deliveries and not kind.definition.throttle:
-        env.memo.decisions[usual] = decision
+        env.memo.decisions[usual] = (user.preferences, decision)  # kept, so that its id is nobody else's
     return decision
 
 
 def _usual(event: Event, kind: TypeVersion, user: User) -> tuple[object, ...] | None:
-    """What decides for a user who chose nothing, about an event that does not expire; None for all others."""
-    if (
-        user.preferences is not NOTHING_CHOSEN
-        or user.erased_at_us is not None
-        or event.expires_at_us is not None
-    ):
+    """All that decides about an event that does not expire; None for others. Users who chose alike share preferences."""
+    if user.erased_at_us is not None or event.expires_at_us is not None:
         return None
-    profile = user.profile
-    addressed = (profile.email is None, profile.phone is None)
-    return (kind.name, event.channels, *addressed, user.reachable, user.suppressed)
+    profile, chosen = user.profile, id(user.preferences)
+    addressed = (profile.email is None, profile.phone is None, user.reachable, user.suppressed)
+    return (kind.name, event.channels, event.actor, chosen, *addressed)
 
 
 def plan_broadcast(

@@ -1,5 +1,6 @@
 """Rows and structs: how what the product speaks of stands in the tables. Pure."""
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ MINUTE_US: Final = 60_000_000
 PROFILE_TEXTS: Final = ("name", "avatar", "email", "phone", "locale", "timezone")
 
 _NOTHING: Final = "{}"  # most users have set nothing
+_SHARED_LENGTH: Final = 1024  # longer ones are hardly ever alike
 _encode = msgspec.json.Encoder().encode
 _content = msgspec.json.Decoder(Content)
 _contents = msgspec.json.Decoder(dict[str, Content])
@@ -214,8 +216,15 @@ def attributes_of(text: str) -> dict[str, Any]:
 
 
 def preferences_of(text: str) -> Preferences:
-    """Preferences from their text."""
-    return _preferences.decode(text) if text != _NOTHING else NOTHING_CHOSEN
+    """Preferences from their text. Users with the same text share one object, so nobody may change it."""
+    if text == _NOTHING:
+        return NOTHING_CHOSEN
+    return _shared_preferences(text) if len(text) <= _SHARED_LENGTH else _preferences.decode(text)
+
+
+@lru_cache(maxsize=1024)
+def _shared_preferences(text: str) -> Preferences:
+    return _preferences.decode(text)
 
 
 def marks_of(row: Any) -> Marks:

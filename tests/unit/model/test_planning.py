@@ -432,6 +432,43 @@ def test_texts_that_are_the_same_for_all_are_rendered_once():
     assert len(memo.rendered) == 1
 
 
+def test_what_was_decided_for_some_holds_for_nobody_else():
+    """Whatever a batch remembers, each plan is the one that is made alone."""
+    memo = Memo()
+    chosen = [
+        parse_preferences(prefer)
+        for prefer in (
+            {},
+            {"muted": {"actors": ["zoe"]}},
+            {"categories": {"c": False}},
+            {"channels": {"sms": False}},
+        )
+    ]
+    types = [
+        kind({"in_app": "always", "email": "unseen"}),
+        kind({"sms": "always"}, name="u", throttle=Throttle(limit=1, per_seconds=60)),
+    ]
+    events = [
+        event(),
+        event(actor="zoe"),
+        event(expires_at_us=NOW - 1),
+        event(channels=(Channel.IN_APP,)),
+    ]
+    people = [
+        User(Profile("x", email=email), preferences, suppressed=suppressed, erased_at_us=erased)
+        for preferences in chosen
+        for email in (None, "a@b.c")
+        for suppressed in (frozenset(), frozenset({EMAIL}))
+        for erased in (None, NOW)
+    ]
+    for of in types:
+        for one in events:
+            for who in people * 2:
+                alone = plan(one, of, None, who, NamedUser("x"), env())
+                assert plan(one, of, None, who, NamedUser("x"), env(memo=memo)) == alone
+    assert 0 < len(memo.decisions) < len(types) * len(events) * len(people)
+
+
 # ---------------------------------------------------------------- broadcasts
 
 
