@@ -3,18 +3,12 @@
 import asyncio
 import os
 import signal
-import ssl
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from redis.asyncio import Redis
 
 from hub.adapters.embedded_valkey import EmbeddedValkey
@@ -25,6 +19,7 @@ from hub.adapters.redis_queue import RedisQueue
 from hub.errors import BusUnavailable, ConfigError, QueueUnavailable
 from hub.ports import Append, Appended, Idempotency, Publication
 from hub.wiring import sight_of
+from tests.support.certificate import self_signed
 from tests.support.hearing import Hearing
 from tests.support.proxy import Proxy
 
@@ -384,16 +379,16 @@ async def test_passwords_and_databases_of_the_url_are_used(own_valkey: EmbeddedV
 async def test_tls_checks_certificate_and_name(
     valkey: EmbeddedValkey, redis_prefix: str, tmp_path: Path
 ) -> None:
-    certificate, context = self_signed(tmp_path)
-    async with Proxy(path=str(valkey.socket_path), tls=context) as proxy:
-        good = f"rediss://localhost:{proxy.port}/0?ssl_ca_certs={certificate}"
+    certificate = self_signed(tmp_path)
+    async with Proxy(path=str(valkey.socket_path), tls=certificate.server_context()) as proxy:
+        good = f"rediss://localhost:{proxy.port}/0?ssl_ca_certs={certificate.authority}"
         bus, hearing = await start(good, redis_prefix)
         await bus.subscribe("#alice")
         assert (await bus.publish([Publication("#alice", b"x")]))[0].listeners == 1
         await hearing.messages(1)
         await bus.close()
         for bad in (
-            f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={certificate}",  # another name
+            f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={certificate.authority}",  # another name
             f"rediss://localhost:{proxy.port}/0",  # nobody vouches for it
         ):
             refused, unheard = await start(bad, redis_prefix)
@@ -401,36 +396,6 @@ async def test_tls_checks_certificate_and_name(
             with pytest.raises(BusUnavailable):
                 await refused.publish([Publication("#alice", b"x")])
             await refused.close()
-
-
-def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for `localhost`, and a server's context with it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "redis.pem"
-    pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + built.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pem)
-    authority = folder / "authority.pem"
-    authority.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    return authority, context
 
 
 @pytest.mark.req("R1", "I6")
