@@ -30,9 +30,7 @@ _AS_USER = (
 
 def programs() -> Path | None:
     """The folder of `initdb` and `postgres`: the machine's, else the one of the wheel, else None."""
-    folders = [
-        Path(found).resolve().parent for name in ("postgres", "pg_ctl") if (found := shutil.which(name))
-    ]
+    folders = [Path(path).resolve().parent for name in ("postgres", "pg_ctl") if (path := shutil.which(name))]
     for place in PLACES:
         folders += sorted(Path("/").glob(place), reverse=True)
     found = next((one for one in folders if _is_complete(one)), None)
