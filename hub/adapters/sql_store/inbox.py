@@ -6,7 +6,20 @@ Order is (created_at_us, id), newest first, for both. Who may see a broadcast be
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, desc, false, func, not_, or_, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    and_,
+    bindparam,
+    desc,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Database, Part
@@ -32,6 +45,25 @@ _MARKED: Final = (
     broadcast_marks.c.read_at_us,
     broadcast_marks.c.archived_at_us,
 )
+
+
+# Made once: to put a statement together takes longer than to run it, and every connection is told its counts.
+_UNREAD_IDS: Final = (
+    select(notifications.c.id)
+    .where(
+        notifications.c.user_id == bindparam("user_id"),
+        _UNREAD,
+        notifications.c.expires_at_us.is_(None)
+        | (notifications.c.expires_at_us > bindparam("now_us", type_=BigInteger)),
+    )
+    .limit(bindparam("cap", type_=Integer))
+)
+_UNSEEN_IDS: Final = _UNREAD_IDS.where(notifications.c.seen_at_us.is_(None))  # whoever read it has seen it
+_COUNTS: Final = select(
+    select(func.count()).select_from(_UNREAD_IDS.subquery()).scalar_subquery(),
+    select(func.count()).select_from(_UNSEEN_IDS.subquery()).scalar_subquery(),
+)
+_WATERMARKS: Final = select(watermarks).where(watermarks.c.user_id == bindparam("user_id"))
 
 
 class Watermarks:
@@ -71,7 +103,7 @@ class Watermarks:
 
 async def load_watermarks(connection: AsyncConnection, user_id: str) -> Watermarks:
     """The watermarks of one user."""
-    return Watermarks(await connection.execute(select(watermarks).where(watermarks.c.user_id == user_id)))
+    return Watermarks(await connection.execute(_WATERMARKS, {"user_id": user_id}))
 
 
 class InboxPages(Part):
@@ -165,18 +197,10 @@ class InboxPages(Part):
 
     async def count_addressed(self, user_id: str, cap: int, now_us: int) -> tuple[int, int]:
         """(unread, unseen) among shown, unarchived addressed rows, counted up to `cap`."""
-        table = notifications.c
-        unread = select(table.id).where(
-            table.user_id == user_id, _UNREAD, _alive(table.expires_at_us, self._db, now_us)
-        )
-        unseen = unread.where(table.seen_at_us.is_(None))  # whoever read it has seen it
-        statement = select(
-            select(func.count()).select_from(unread.limit(cap).subquery()).scalar_subquery(),
-            select(func.count()).select_from(unseen.limit(cap).subquery()).scalar_subquery(),
-        )
+        asked = {"user_id": user_id, "cap": cap, "now_us": now_us}
 
         async def read(connection: AsyncConnection) -> tuple[int, int]:
-            row = (await connection.execute(statement)).one()
+            row = (await connection.execute(_COUNTS, asked)).one()
             return int(row[0]), int(row[1])
 
         return await self._db.read_apart(read)
