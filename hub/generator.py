@@ -1,6 +1,6 @@
 """The generator: takes partitions by lease, turns their events into notifications, announces them live.
 
-Per batch: plan, commit (fenced, planned once), publish; trimming follows beside the next one. A crash between any two of
+Per batch: plan, commit (fenced, planned once), publish; trimming comes beside the next ones. A crash between any two of
 these repeats the rest: stored slices are published again and the bus refuses what it has. A batch that fails three times
 is run event by event, and the one that fails alone is set aside as `rejected(planning_error)`; the others lose nothing but
 a moment.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from hub.announcements import Retractions, publications
+from hub.announcements import Announcement, Retractions, publications
 from hub.batches import BATCH_SLICES, CatalogSource, Planner, PlanningRules, Prepared
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
 from hub.inbox import Inbox
@@ -73,7 +73,7 @@ class Generator:
         """Work on one partition, from the start of its stream, until stopped or the lease is lost."""
         after: Position | None = None
         planner = Planner(self._store, self._catalog, self._rules, lease)
-        trimmer = Trimmer(self._queue, lease.name)
+        trimmer = Trimmer(self._queue, lease.name, self._tell_retracted)
         try:
             while not stop.is_set():
                 reading = _persist(self._queue.read, lease.name, after, BATCH_SLICES, WAIT_SECONDS)
@@ -82,7 +82,7 @@ class Generator:
                     continue
                 rest: Sequence[QueuedSlice] = slices
                 while rest:
-                    lease, taken = await self._run_batch(planner, lease, rest)
+                    lease, taken = await self._run_batch(planner, trimmer, lease, rest)
                     rest = rest[taken:]
                 after = slices[-1].position  # the end of an entry: only whole ones can be trimmed
                 trimmer.done_through(after)
@@ -91,18 +91,18 @@ class Generator:
             trimmer.cancel()
 
     async def _run_batch(
-        self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
+        self, planner: Planner, trimmer: "Trimmer", lease: Lease, slices: Sequence[QueuedSlice]
     ) -> tuple[Lease, int]:
         """Plan, commit and publish the first of some slices; returns the lease with its new marks and how many.
 
         Raises `LeaseLost` or `StoreUnavailable`.
         """
-        lease, taken = await self._try_batch(planner, lease, slices)
+        lease, taken = await self._try_batch(planner, trimmer, lease, slices)
         if taken:
             return lease, taken
         for number, one in enumerate(slices, 1):
             if len(slices) > 1:
-                lease, taken = await self._try_batch(planner, lease, [one])
+                lease, taken = await self._try_batch(planner, trimmer, lease, [one])
             if not taken:
                 self._metrics.rejected(lease.name)
                 reason = "Planning failed three times; the server's log has the cause."
@@ -112,7 +112,7 @@ class Generator:
         return lease, len(slices)  # each alone works: what failed was nobody's fault
 
     async def _try_batch(
-        self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
+        self, planner: Planner, trimmer: "Trimmer", lease: Lease, slices: Sequence[QueuedSlice]
     ) -> tuple[Lease, int]:
         """`_run_batch` without the search for a culprit: 0 slices when it failed `TRIES` times."""
         for attempt in range(1, TRIES + 1):
@@ -121,6 +121,7 @@ class Generator:
                 committed = await self._store.commit(prepared.batch)
                 lease = prepared.batch.lease  # should the rest fail, these slices are announced again
                 await self._announce(prepared, committed)
+                trimmer.announced(prepared.announcements)
                 return lease, prepared.taken
             except (LeaseLost, StoreUnavailable):
                 raise
@@ -139,9 +140,12 @@ class Generator:
             await _persist(self._bus.publish, announced)
         if committed.collapsed and (taken_back := await self._retractions.publications(committed)):
             await _persist(self._bus.publish, taken_back)
-        if late := await self._retractions.of_retracted(prepared.announcements):
-            await _persist(self._bus.publish, late)
         self._count(prepared, len(announced))
+
+    async def _tell_retracted(self, announcements: Sequence[Announcement]) -> None:
+        """Tell again what was retracted after its commit and told before its announcement."""
+        if late := await self._retractions.of_retracted(announcements):
+            await self._bus.publish(late)
 
     def _count(self, prepared: Prepared, announced: int) -> None:
         name = prepared.batch.lease.name
@@ -154,37 +158,59 @@ class Generator:
 
 
 class Trimmer:
-    """Trims one partition's stream beside the work: a trim is a write with an fsync, and no batch shall wait for it.
+    """Ends one partition's batches beside the work: tells what was retracted meanwhile, then trims the stream.
 
-    What is not trimmed yet when a process dies is read again and found planned.
+    Both are round trips, one with an fsync, and no batch shall wait for them. What is not trimmed yet when a process dies
+    is read again, found planned and announced again, and this comes after it again.
     """
 
-    def __init__(self, queue: EventQueue, partition: str) -> None:
+    def __init__(
+        self,
+        queue: EventQueue,
+        partition: str,
+        tell_retracted: Callable[[Sequence[Announcement]], Coroutine[Any, Any, None]],
+    ) -> None:
         self._queue = queue
         self._partition = partition
+        self._tell_retracted = tell_retracted
+        self._announced: list[Announcement] = []
         self._through: Position | None = None
         self._task: asyncio.Task[None] | None = None
+
+    def announced(self, announcements: Sequence[Announcement]) -> None:
+        """These went out: whether one of them was retracted before is to be looked at."""
+        self._announced += announcements
 
     def done_through(self, position: Position) -> None:
         """Everything up to here was announced: it is trimmed within `TRIM_SECONDS`, if Redis is there."""
         self._through = position
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._trim(), name=f"trim-{self._partition}")
+            self._task = asyncio.create_task(self._run(), name=f"trim-{self._partition}")
 
-    async def _trim(self) -> None:
+    async def _run(self) -> None:
         trimmed: Position | None = None
         while self._through is not None and self._through != trimmed:
             await asyncio.sleep(TRIM_SECONDS)
-            trimmed = self._through
-            await _persist(self._queue.trim, self._partition, trimmed)
+            try:
+                trimmed = await _persist(self._end_batches, self._through)
+            except StoreUnavailable as error:
+                _log.warning("partition %s is trimmed later: %s", self._partition, error)
+                await asyncio.sleep(WAIT_SECONDS)
         self._through = None
 
+    async def _end_batches(self, through: Position) -> Position:
+        count = len(self._announced)
+        await self._tell_retracted(self._announced[:count])
+        del self._announced[:count]
+        await self._queue.trim(self._partition, through)
+        return through
+
     async def finish(self) -> None:
-        """Trim at once what is left, if Redis is there: the next owner need not read it."""
+        """Do at once what is left, if Redis and the store are there: the next owner need not."""
         self.cancel()
         if self._through is not None:
-            with suppress(QueueUnavailable):
-                await self._queue.trim(self._partition, self._through)
+            with suppress(QueueUnavailable, BusUnavailable, StoreUnavailable):
+                await self._end_batches(self._through)
 
     def cancel(self) -> None:
         """Trim no more."""

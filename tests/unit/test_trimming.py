@@ -1,9 +1,13 @@
-"""Trimming a partition's stream holds up no batch, happens once for many, and is made up for at the end."""
+"""What ends batches (looking for retractions, trimming) holds up none, happens once for many, and is made up for."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from hub.adapters.memory_queue import MemoryQueue
-from hub.errors import QueueUnavailable
+from hub.errors import QueueUnavailable, StoreUnavailable
 from hub.generator import Trimmer
 from hub.ports import Position
 from tests.support.clock import FakeClock
@@ -28,13 +32,29 @@ class Queue(MemoryQueue):
         await super().trim(partition, through)
 
 
+class Told:
+    """Notes what was looked at for retractions, and how many trims had been there before."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.looks: list[tuple[int, list[Any]]] = []
+        self.away = False
+        self.asked = asyncio.Event()
+
+    async def __call__(self, announcements: Sequence[Any]) -> None:
+        self.asked.set()
+        if self.away:
+            raise StoreUnavailable("The database is away.")
+        self.looks.append((len(self.queue.trims), list(announcements)))
+
+
 def at(ms: int) -> Position:
     return Position(ms, 0, 0)
 
 
 async def test_many_batches_share_a_trim_and_wait_for_none(clock: FakeClock) -> None:
     queue = Queue(clock)
-    trimmer = Trimmer(queue, "1")
+    trimmer = Trimmer(queue, "1", Told(queue))
     for ms in range(1, 11):
         trimmer.done_through(at(ms))
     await queue.begun.wait()
@@ -51,11 +71,11 @@ async def test_many_batches_share_a_trim_and_wait_for_none(clock: FakeClock) -> 
 async def test_the_end_trims_what_is_left_at_once(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
-    trimmer = Trimmer(queue, "1")
+    trimmer = Trimmer(queue, "1", Told(queue))
     trimmer.done_through(at(1))
     await trimmer.finish()
     assert queue.trims == [at(1)]
-    await Trimmer(queue, "1").finish()
+    await Trimmer(queue, "1", Told(queue)).finish()
     assert queue.trims == [at(1)]
 
 
@@ -63,8 +83,44 @@ async def test_the_end_does_not_wait_for_redis(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
     queue.away = True
-    trimmer = Trimmer(queue, "1")
+    trimmer = Trimmer(queue, "1", Told(queue))
     trimmer.done_through(at(1))
     await trimmer.finish()
     assert queue.trims == [at(1)]
     trimmer.cancel()
+
+
+async def test_retractions_of_many_batches_are_looked_for_once_and_before_the_trim(clock: FakeClock) -> None:
+    queue = Queue(clock)
+    queue.open.set()
+    told = Told(queue)
+    trimmer = Trimmer(queue, "1", told)
+    rows: list[Any] = ["first", "second", "third"]
+    for ms, row in enumerate(rows, 1):
+        trimmer.announced([row])
+        trimmer.done_through(at(ms))
+    await queue.begun.wait()
+    assert told.looks == [(0, rows)]
+    assert queue.trims == [at(3)]
+    await trimmer.finish()
+
+
+async def test_nothing_is_trimmed_whose_retractions_could_not_be_looked_for(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.generator.WAIT_SECONDS", 0.01)
+    queue = Queue(clock)
+    queue.open.set()
+    told = Told(queue)
+    told.away = True
+    trimmer = Trimmer(queue, "1", told)
+    row: Any = "row"
+    trimmer.announced([row])
+    trimmer.done_through(at(1))
+    await told.asked.wait()
+    assert not queue.trims
+    told.away = False
+    await queue.begun.wait()
+    assert told.looks == [(0, ["row"])]
+    assert queue.trims == [at(1)]
+    await trimmer.finish()
