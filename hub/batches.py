@@ -56,7 +56,11 @@ class Catalog:
 
 
 class CatalogSource(Protocol):
-    """Where the generator gets its types from."""
+    """Where types come from."""
+
+    async def current(self) -> Catalog:
+        """The catalog of the newest `catalog_version`."""
+        ...
 
     async def at(self, version: int) -> Catalog:
         """The catalog of this `catalog_version`, which was the newest a moment ago, or of a newer one."""
