@@ -85,6 +85,8 @@ BAD = {
     ],
     "TRUSTED_PROXIES": ["*", "10.0.0.0/33", "proxy.internal"],
     "REDIS_PREFIX": ["a b", "{x}", "x" * 65, "a:b"],
+    "PROCESS_NAME": ["a b", "node/1", "x" * 65],
+    "DIRECT_PORT": ["0", "65536", "any"],
     "TOKEN_JWKS_URL": ["http://id.example.com/jwks", "file:///etc/passwd", "https://"],
     "ALLOWED_ORIGINS": [
         "*",
