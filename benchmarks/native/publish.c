@@ -64,8 +64,11 @@ static void post(const Publishing *publishing, Connection *publisher, uint64_t d
 static void open_publishers(const Publishing *publishing) {
     int first = publishing->to_stream ? options.publishers : 0;
     int end = publishing->to_stream ? first + 1 : options.publishers;
-    for (int number = first; number < end; number++)
-        if (publishers[number].fd < 0) open_connection(&publishers[number]);
+    /* Afresh for each phase: a server may be about to end a connection that was idle. */
+    for (int number = first; number < end; number++) {
+        close_connection(&publishers[number], true);
+        open_connection(&publishers[number]);
+    }
     for (int number = first; number < end; number++)
         while (publishers[number].state == CONNECTING) pump(10);
 }

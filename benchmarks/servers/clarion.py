@@ -92,9 +92,10 @@ class Deployment:
         launch = Launch((sys.executable, *arguments), {**self.environment, "CLARION_PORT": str(self.port)})
         self.node = await start(self.stack, launch, self.home, "node", self.port)
 
-    async def start_generator(self, stack: AsyncExitStack | None = None) -> None:
+    async def start_generator(self, stack: AsyncExitStack | None = None, metrics_port: int = 0) -> None:
         """Start a generator; `stack` may end it before the rest."""
-        launch = Launch((sys.executable, "-m", "hub", "generate"), self.environment)
+        own = {"CLARION_METRICS_PORT": str(metrics_port)} if metrics_port else {}
+        launch = Launch((sys.executable, "-m", "hub", "generate"), self.environment | own)
         self.generator = await start(stack or self.stack, launch, self.home, "generator", None)
 
     async def warm_up(self) -> None:
