@@ -76,16 +76,19 @@ def spread(values: Sequence[float], figure: str) -> str:
 
 
 def print_targets(verdicts: Sequence[Verdict], console: Console) -> None:
-    """The targets, met or missed."""
+    """The targets of what was measured, met or missed."""
     table = Table(title="targets", title_justify="left", title_style="bold")
     for name in ("figure", "measured", "must", "aim", ""):
         table.add_column(name, justify="left" if name in ("figure", "") else "right")
     for verdict in verdicts:
-        measured = "–" if verdict.value is None else f"{verdict.value:,.{verdict.digits}f}{verdict.unit}"
-        table.add_row(
-            verdict.name, measured, verdict.limit(verdict.must), verdict.limit(verdict.aim), verdict.word
-        )
-    console.print(table)
+        if verdict.value is not None:
+            bounds = verdict.limit(verdict.must), verdict.limit(verdict.aim)
+            measured = f"{verdict.value:,.{verdict.digits}f}{verdict.unit}"
+            table.add_row(verdict.name, measured, *bounds, verdict.word)
+    if table.row_count:
+        console.print(table)
+    if missing := len(verdicts) - table.row_count:
+        console.print(f"{missing} targets were not measured in this run.", style="dim", highlight=False)
 
 
 def document(results: Results, verdicts: Sequence[Verdict], options: dict[str, Any]) -> dict[str, Any]:
