@@ -11,7 +11,6 @@ from typing import Any, Final
 YOUNG_OBJECTS: Final = 20_000  # allocated since the last look, before the next
 
 
-
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run to the end, like `asyncio.run`."""
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
