@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from starlette.types import Message, Scope, Send
 
-from hub.live.detach import EXTENSION, HttpHandover, log_access
+from hub.live.detach import HttpHandover
+from hub.live.responses import EXTENSION, log_access
 
 SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),

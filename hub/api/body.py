@@ -11,7 +11,8 @@ from typing import Final
 from starlette.types import Receive, Scope
 
 from hub.errors import Refused
-from hub.live.detach import EXTENSION, HttpHandover
+from hub.live.detach import HttpHandover
+from hub.live.responses import EXTENSION
 
 REQUEST_LIMIT_BYTES: Final = 8 * 1024 * 1024
 CHUNK_TIMEOUT_SECONDS: Final = 15.0

@@ -22,9 +22,11 @@ from hub.api.problems import as_refused, not_found, problem_body, problem_header
 from hub.decoding import decode_json
 from hub.errors import ClarionError, Refused, TokenError
 from hub.live import sse
-from hub.live.detach import EXTENSION, HttpHandover, WebSocketHandover, log_access, response_head
+from hub.live.detach import HttpHandover
 from hub.live.edge import Edge
 from hub.live.eventstream import EventStreamConnection
+from hub.live.handshake import WebSocketHandover
+from hub.live.responses import EXTENSION, log_access, response_head
 from hub.live.seam import Identity
 from hub.live.websocket import WebSocketConnection
 

@@ -16,8 +16,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from hub.errors import ConfigError
-from hub.live.detach import WebSocketHandshake, protocol_class
+from hub.live.detach import protocol_class
 from hub.live.edge import Edge
+from hub.live.handshake import WebSocketHandshake
 
 BACKLOG: Final = 4_096  # a node that restarts gets its clients back at once
 GRACEFUL_SECONDS: Final = 5
