@@ -4,8 +4,8 @@ from typing import Any
 
 from hub.batches import CatalogSource
 from hub.errors import Refused
+from hub.model.explanation import explain_rules
 from hub.model.notifications import Reason
-from hub.model.planning import explain_rules
 from hub.model.users import Profile, User
 from hub.model.visibility import visible
 from hub.model.vocabulary import Channel

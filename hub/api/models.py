@@ -6,8 +6,8 @@ from msgspec import Meta, Struct
 
 from hub.livelog import LogLine
 from hub.model.events import Id
+from hub.model.explanation import Explained
 from hub.model.notifications import Content, Reason, WireNotification
-from hub.model.planning import Explained
 from hub.model.types import CategoryDefinition, TypeDefinition
 from hub.model.users import Preferences
 from hub.model.vocabulary import Channel

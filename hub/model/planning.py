@@ -26,12 +26,11 @@ from hub.model.vocabulary import Channel
 __all__ = [
     "RULES",
     "Environment",
-    "Explained",
     "Plan",
-    "explain_rules",
     "merged_user",
     "plan",
     "plan_broadcast",
+    "planned_channels",
 ]
 
 OFFLINE_GRACE_SECONDS: Final = (
@@ -152,7 +151,7 @@ def _decide(
     reasons: list[Reason] = []
     deliveries: list[Delivery] = []
     in_app = False
-    for channel in _channels(kind, event.channels):
+    for channel in planned_channels(kind, event.channels):
         refusal = next((verdict for verdict in checks(question, channel) if not verdict.allowed), None)
         if refusal is not None:
             reasons.append(Reason(channel, "refuse", refusal.rule, refusal.detail))
@@ -204,7 +203,9 @@ def plan_broadcast(
     contents = {locale: one.content for locale, one in rendered.items()}
     if all(content == contents[""] for content in contents.values()):
         contents = {"": contents[""]}
-    reasons = [_broadcast_reason(event, kind, channel, env) for channel in _channels(kind, event.channels)]
+    reasons = [
+        _broadcast_reason(event, kind, channel, env) for channel in planned_channels(kind, event.channels)
+    ]
     problems = [
         f"{locale}: {problem}" if locale else problem
         for locale, one in rendered.items()
@@ -253,7 +254,7 @@ def merged_user(user: User | None, named: NamedUser) -> User:
 # ---------------------------------------------------------------- channels
 
 
-def _channels(kind: TypeVersion, channels: tuple[Channel, ...] | None) -> list[Channel]:
+def planned_channels(kind: TypeVersion, channels: tuple[Channel, ...] | None) -> list[Channel]:
     """The channels that a plan says something about: those of the type and those that the event names."""
     own = kind.definition.channels
     return [channel for channel in _ALL if channel in own or (channels is not None and channel in channels)]
@@ -374,39 +375,3 @@ def _render(event: Event, kind: TypeVersion, profile: Profile, env: Environment,
 
 def _notes(problems: tuple[str, ...] | list[str]) -> list[Reason]:
     return [Reason(Channel.IN_APP, "note", "template_error", problem) for problem in problems]
-
-
-# ---------------------------------------------------------------- explaining
-
-
-class Explained(Struct, frozen=True):
-    """One rule's say about one channel. `allows`: whether it lets the notification through."""
-
-    channel: Channel
-    rule: str
-    allows: bool
-    detail: str
-
-
-def explain_rules(
-    kind: TypeVersion,
-    category: CategoryDefinition | None,
-    user: User,
-    available: frozenset[Channel],
-    *,
-    actor: str | None = None,
-    topic: str | None = None,
-    now_us: int = 0,
-) -> list[Explained]:
-    """Every rule that would apply today to a user and a type, channel by channel, in the order in which they decide."""
-    question = Question(kind, category, user, available, now_us, Cause(actor, topic))
-    found = []
-    for channel in _channels(kind, None):
-        found += [Explained(channel, v.rule, v.allowed, v.detail) for v in checks(question, channel)]
-        throttle = None if channel is Channel.IN_APP else check_throttle(question)
-        found += [Explained(channel, throttle.rule, throttle.allowed, throttle.detail)] if throttle else []
-        quiet = user.preferences.quiet_hours
-        if channel is not Channel.IN_APP and quiet is not None and not kind.definition.critical:
-            detail = f"From {quiet.start} to {quiet.end} in the user's zone, this channel waits."
-            found.append(Explained(channel, "quiet_hours", True, detail))
-    return found

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.model.events import BroadcastAudience, Event, NamedUser
+from hub.model.explanation import explain_rules
 from hub.model.notifications import Broadcast, Content
-from hub.model.planning import OFFLINE_GRACE_SECONDS, Environment, explain_rules, plan, plan_broadcast
+from hub.model.planning import OFFLINE_GRACE_SECONDS, Environment, plan, plan_broadcast
 from hub.model.preferences import allows
 from hub.model.rules import RULES
 from hub.model.types import (

@@ -13,7 +13,8 @@ import msgspec
 from sqlalchemy import Column, CursorResult, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.engine import Database, translated
+from hub.adapters.sql_store.engine import Database
+from hub.adapters.sql_store.failures import translated
 
 _encode = msgspec.json.Encoder().encode
 

@@ -1,4 +1,4 @@
-"""One database: connections, transactions, the database's clock, and errors in the product's words.
+"""One database: connections, transactions and the database's clock.
 
 SQLite has one writer at a time: an asyncio lock within the process, `flock` on a file beside the database between
 processes, then BEGIN IMMEDIATE. Readers are free. PostgreSQL transactions that were chosen as victims run again, a
@@ -11,12 +11,11 @@ import fcntl
 import os
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from itertools import count
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-import asyncpg
 import msgspec
 from sqlalchemy import (
     BigInteger,
@@ -35,27 +34,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from hub.adapters.sql_store import inline
-from hub.errors import Refused, StoreUnavailable
+from hub.adapters.sql_store.failures import may_run_again, translated
+from hub.errors import StoreUnavailable
 from hub.urls import sqlalchemy_url
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIES: Final = 6
-RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
-AWAY_STATES: Final = (
-    "08",
-    "53",
-    "57P",
-    "25006",
-    "58",
-)  # connection, resources, shutdown, read-only standby, system
 LOCK_WAIT_SECONDS: Final = 30.0
 BUSY_TIMEOUT_MS: Final = 10_000
 CHECKPOINT_PAGES: Final = 16_384  # a write that finds so many in the log takes them over itself
@@ -72,17 +63,7 @@ _POSTGRESQL_SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "4s",
     "lock_timeout": "20s",
 }
-LOCK_NOT_AVAILABLE: Final = "55P03"
-UNSTORABLE_STATES: Final = (
-    "22021",
-    "22000",
-)  # character_not_in_repertoire; the driver's own refusal of a value
-_UNUSABLE: Final = (OperationalError, DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError)
 _memories = count(1)
-
-
-class LockTimeout(StoreUnavailable):
-    """A row was locked for longer than this transaction would wait."""
 
 
 class Database:
@@ -268,7 +249,7 @@ class Database:
                 async with self._writer.begin() as connection:
                     return await run(connection)
             except DBAPIError as error:
-                if attempt >= TRIES or not (_sqlstate(error) in RETRIED_STATES or _day_began(error)):
+                if attempt >= TRIES or not may_run_again(error):
                     raise
                 await asyncio.sleep(random.uniform(0.005, 0.02) * 2**attempt)
                 attempt += 1
@@ -360,55 +341,3 @@ def _take_over(engine: Engine) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     if mode := connection.get_execution_options().get("begin"):
         connection.exec_driver_sql(f"BEGIN {mode}")
-
-
-def _sqlstate(error: BaseException) -> str:
-    original = getattr(error, "orig", None) or error
-    return str(getattr(original, "sqlstate", None) or "")
-
-
-def _day_began(error: BaseException) -> bool:
-    """A row of the log was on its way to the default partition when its day got one of its own."""
-    return _sqlstate(error) == "23514" and "log_part_default" in str(getattr(error, "orig", None))
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn a lost or unusable database into `StoreUnavailable`, and a value that no database can hold (a NUL, half a
-    surrogate pair, a huge number) into `Refused`; mistakes of ours pass as they are."""
-    try:
-        yield
-    except StoreUnavailable:
-        raise
-    except (DBAPIError, asyncpg.PostgresError, sqlite3.Error) as error:
-        state = _sqlstate(error)
-        if state in UNSTORABLE_STATES:
-            raise _unstorable() from error
-        if state in RETRIED_STATES:
-            raise StoreUnavailable(
-                "The database was too busy: a transaction failed again and again."
-            ) from error
-        if state == LOCK_NOT_AVAILABLE:
-            raise LockTimeout("The database was too busy: a row stayed locked for too long.") from error
-        lost = getattr(error, "connection_invalidated", False) or isinstance(error, InterfaceError)
-        # SQLite's own: locked, full, unreadable (operational); damaged or no database at all (DatabaseError itself).
-        on_sqlite = type(error) in _UNUSABLE and not state
-        away = state.startswith(AWAY_STATES) or isinstance(error, asyncpg.PostgresError)
-        if lost or on_sqlite or away:
-            raise StoreUnavailable(f"The database cannot be used: {_sentence(error)}") from error
-        raise
-    except (UnicodeEncodeError, OverflowError) as error:
-        raise _unstorable() from error
-    except (OSError, PoolTimeout, TimeoutError, asyncpg.InterfaceError) as error:
-        raise StoreUnavailable(f"The database cannot be reached: {_sentence(error)}") from error
-
-
-def _unstorable() -> Refused:
-    return Refused(
-        422, "invalid_value", "A value holds what cannot be stored: a NUL, or a number beyond 64 bits."
-    )
-
-
-def _sentence(error: BaseException) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

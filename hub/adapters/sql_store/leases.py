@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.bulk import Statement
-from hub.adapters.sql_store.engine import Database, LockTimeout, Part
+from hub.adapters.sql_store.engine import Database, Part
+from hub.adapters.sql_store.failures import LockTimeout
 from hub.adapters.sql_store.tables import leases, processes
 from hub.errors import LeaseLost
 from hub.ports import Lease

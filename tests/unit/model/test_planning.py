@@ -5,8 +5,9 @@ import pytest
 
 from hub.model.contents import BODY_LIMIT, TITLE_LIMIT
 from hub.model.events import Action, BroadcastAudience, Event, NamedUser
+from hub.model.explanation import explain_rules
 from hub.model.notifications import notification_id
-from hub.model.planning import OFFLINE_GRACE_SECONDS, Environment, Memo, explain_rules, plan, plan_broadcast
+from hub.model.planning import OFFLINE_GRACE_SECONDS, Environment, Memo, plan, plan_broadcast
 from hub.model.preferences import parse_preferences
 from hub.model.rules import RULES
 from hub.model.schedule import parse_moment

@@ -1,0 +1,47 @@
+"""Explaining: what every rule would say today about a user and a type, channel by channel.
+
+Pure, and made of the same rules that planning asks, in the order in which they decide: it cannot tell another story
+than the plan. Nothing is planned or counted by it.
+"""
+
+from msgspec import Struct
+
+from hub.model.planning import planned_channels
+from hub.model.preferences import Cause
+from hub.model.rules import Question, check_throttle, checks
+from hub.model.types import CategoryDefinition, TypeVersion
+from hub.model.users import User
+from hub.model.vocabulary import Channel
+
+
+class Explained(Struct, frozen=True):
+    """One rule's say about one channel. `allows`: whether it lets the notification through."""
+
+    channel: Channel
+    rule: str
+    allows: bool
+    detail: str
+
+
+def explain_rules(
+    kind: TypeVersion,
+    category: CategoryDefinition | None,
+    user: User,
+    available: frozenset[Channel],
+    *,
+    actor: str | None = None,
+    topic: str | None = None,
+    now_us: int = 0,
+) -> list[Explained]:
+    """Every rule that would apply today to a user and a type, channel by channel, in the order in which they decide."""
+    question = Question(kind, category, user, available, now_us, Cause(actor, topic))
+    found = []
+    for channel in planned_channels(kind, None):
+        found += [Explained(channel, v.rule, v.allowed, v.detail) for v in checks(question, channel)]
+        throttle = None if channel is Channel.IN_APP else check_throttle(question)
+        found += [Explained(channel, throttle.rule, throttle.allowed, throttle.detail)] if throttle else []
+        quiet = user.preferences.quiet_hours
+        if channel is not Channel.IN_APP and quiet is not None and not kind.definition.critical:
+            detail = f"From {quiet.start} to {quiet.end} in the user's zone, this channel waits."
+            found.append(Explained(channel, "quiet_hours", True, detail))
+    return found
