@@ -5,8 +5,6 @@ be accepted (`ConfigError`). Secrets may come from a file (`CLARION_…_FILE`); 
 """
 
 import re
-from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -17,7 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from hub.config_sources import PREFIX, SecretFiles, given_variables, is_secret, sentence, variable
+from hub.config_sources import PREFIX, SecretFiles, sentence, variable
 from hub.errors import ConfigError
 from hub.keyfiles import load_or_create_secret, new_api_key, new_token_secret
 from hub.origins import OriginPolicy, PublicUrl, is_loopback_host, parse_origin_rule
@@ -380,19 +378,6 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise ConfigError(sentence(error, Settings.model_fields, given)) from None
-
-
-def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Sentences about CLARION_ variables that look like misspelled settings; others are left alone."""
-    fields = Settings.model_fields
-    known = {variable(name) for name in fields}
-    known |= {f"{variable(name)}_FILE" for name, field in fields.items() if is_secret(field)}
-    hints = []
-    for name in sorted(given_variables() if environ is None else environ):
-        close = get_close_matches(name, known, n=1, cutoff=0.85)
-        if name.startswith(PREFIX) and name not in known and close:
-            hints.append(f"{name} is not a setting; did you mean {close[0]}?")
-    return hints
 
 
 def _need(value: T, condition: object) -> T:

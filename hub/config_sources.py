@@ -5,6 +5,7 @@ Nothing here shows the value of a secret.
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,18 @@ def given_variables() -> dict[str, str]:
     return dotenv | {
         key.upper(): value for key, value in os.environ.items() if key.upper().startswith(PREFIX)
     }
+
+
+def unknown_variables(fields: Mapping[str, FieldInfo], environ: Mapping[str, str] | None = None) -> list[str]:
+    """Sentences about CLARION_ variables that look like misspelled settings; others are left alone."""
+    known = {variable(name) for name in fields}
+    known |= {f"{variable(name)}_FILE" for name, field in fields.items() if is_secret(field)}
+    hints = []
+    for name in sorted(given_variables() if environ is None else environ):
+        close = get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith(PREFIX) and name not in known and close:
+            hints.append(f"{name} is not a setting; did you mean {close[0]}?")
+    return hints
 
 
 def accepts(field: FieldInfo) -> str:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from hub.config import Settings, unknown_variables
+from hub.config import Settings
+from hub.config_sources import unknown_variables
 from hub.errors import BusUnavailable, ClarionError, QueueUnavailable, StoreUnavailable
 from hub.wiring import embedded_redis, open_store, redis_health, waiting_events
 
@@ -49,7 +50,7 @@ def advised(error: ClarionError) -> str:
 
 
 def _settings() -> Finding:
-    hints = unknown_variables()
+    hints = unknown_variables(Settings.model_fields)
     if hints:
         return Finding("settings", "weak", " ".join(hints))
     return Finding("settings", "ok", "Every CLARION_ variable is known and has a value that can work.")

@@ -69,9 +69,10 @@ KeyOption = Annotated[
 
 def settings(**overrides: Any) -> "Settings":
     """The settings of this environment; hints about misspelled variables go to standard error."""
-    from hub.config import load_settings, unknown_variables
+    from hub.config import Settings, load_settings
+    from hub.config_sources import unknown_variables
 
-    for hint in unknown_variables():
+    for hint in unknown_variables(Settings.model_fields):
         complain(hint)
     return load_settings(**overrides)
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hub.config import Settings, load_settings, unknown_variables
-from hub.config_sources import is_secret, variable
+from hub.config import Settings, load_settings
+from hub.config_sources import is_secret, unknown_variables, variable
 from hub.errors import ConfigError
 from hub.keyfiles import load_or_create_secret, new_api_key
 from hub.origins import OriginPolicy, PublicUrl
@@ -283,7 +283,8 @@ def test_an_empty_secret_file_is_not_a_secret(tmp_path: Path) -> None:
 
 def test_misspelled_variables_are_noticed() -> None:
     hints = unknown_variables(
-        {"CLARION_REDIS_ULR": "x", "CLARION_SERVICE_HOST": "10.0.0.1", "CLARION_API_KEY_FILE": "y"}
+        Settings.model_fields,
+        {"CLARION_REDIS_ULR": "x", "CLARION_SERVICE_HOST": "10.0.0.1", "CLARION_API_KEY_FILE": "y"},
     )
     assert hints == ["CLARION_REDIS_ULR is not a setting; did you mean CLARION_REDIS_URL?"]
 
