@@ -119,10 +119,6 @@ class Connection(asyncio.Protocol):
         """The connection is over; tell whom it concerns. Called once."""
 
     @abstractmethod
-    def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
-        """Announce that a server-side subscription began or ended."""
-
-    @abstractmethod
     def gap(self, channel: str) -> None:
         """Something was missed that history does not hold."""
 

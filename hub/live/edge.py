@@ -9,12 +9,12 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from hub import __version__
 from hub.errors import Refused
 from hub.live.connection import NOBODY, Connection
+from hub.live.limits import Limits
 from hub.live.seam import Gate, Identity, Node
 from hub.live.wheel import Wheel
 from hub.ports import Clock
@@ -25,26 +25,6 @@ VERSION: Final = f"clarion {__version__}"
 
 Forward = Callable[[str, str, bool], Awaitable[None]]
 """(user id, connection id, visible): tell the other nodes, one of which may hold the connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds and times of live connections; the defaults are the protocol's."""
-
-    connections: int = 100_000  # on this node
-    connections_per_user: int = 100
-    message_bytes: int = 64 * 1024
-    queue_bytes: int = 1024 * 1024  # waiting for one slow client
-    write_buffer_bytes: int = 32 * 1024
-    recovery_bytes: int = 1024 * 1024  # of missed publications in one answer; beyond it the client refetches
-    connect_seconds: float = 10.0  # until it is authenticated
-    ping_seconds: int = 25
-    pong_seconds: float = 8.0
-    heartbeat_seconds: float = 15.0  # SSE comments
-    alive_seconds: float = 2.0  # SSE: still writable after this long counts as reading
-    expiry_grace_seconds: float = 25.0  # WebSocket: to refresh a token that expired
-    linger_seconds: float = 2.0  # for the closing handshake
-    drain_seconds: float = 0.3
 
 
 class Edge:

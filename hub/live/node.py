@@ -10,18 +10,16 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
-
 from hub.errors import BusUnavailable, QueueUnavailable, Refused, StoreUnavailable
 from hub.live.broadcasts import BroadcastEntry
 from hub.live.calls import Calls, Method, parse_presence
 from hub.live.channels import Channel, ChannelKind
+from hub.live.control import Control, parse_control
 from hub.live.fanout import Fanout
 from hub.live.frames import PersonalFrame
 from hub.live.generation import Generation
 from hub.live.joining import Joining
-from hub.live.limits import Limiter, LiveLimits
+from hub.live.limits import Limiter, Limits
 from hub.live.metrics import LiveMetrics, NoMetrics
 from hub.live.pages import page
 from hub.live.reached import Reached
@@ -53,7 +51,7 @@ class LiveNode:
         *,
         default_timezone: str = "UTC",
         methods: Mapping[str, Method] | None = None,
-        limits: LiveLimits | None = None,
+        limits: Limits | None = None,
         calls_per_user: Limiter | None = None,
         calls_per_connection: Limiter | None = None,
         metrics: LiveMetrics | None = None,
@@ -63,7 +61,7 @@ class LiveNode:
     ) -> None:
         self._bus = bus
         self._clock = clock
-        self._limits = limits or LiveLimits()
+        self._limits = limits or Limits()
         self._metrics = metrics or NoMetrics()
         self._generation = generation
         self._calls = Calls(methods or {}, calls_per_user, calls_per_connection)
@@ -196,18 +194,14 @@ class LiveNode:
 
     def receive_control(self, body: bytes) -> None:
         """A user changed, tokens were revoked, or a page of an SSE client was hidden. The rest is for others."""
-        try:
-            control = _control.decode(body)
-        except msgspec.MsgspecError:
-            return
-        match control.kind:
-            case "user":
-                self._roster.changed(control.id)
-            case "revoked":
-                self._roster.changed(control.id)
-                self._roster.revoke(control.id, control.before_us)
-            case "presence":
-                self.set_presence(control.id, control.connection, control.visible)
+        match parse_control(body):
+            case Control(kind="user", id=user_id):
+                self._roster.changed(user_id)
+            case Control(kind="revoked", id=user_id, before_us=before_us):
+                self._roster.changed(user_id)
+                self._roster.revoke(user_id, before_us)
+            case Control(kind="presence", id=user_id, connection=connection_id, visible=visible):
+                self.set_presence(user_id, connection_id, visible)
 
     def bus_lost(self) -> None:
         """See `BusReceiver.bus_lost`. Control messages are missed as well, so no row is trusted any more."""
@@ -390,14 +384,3 @@ class LiveNode:
     def _refused(self, status: int, code: str, detail: str) -> Refused:
         self._metrics.refused(code)
         return Refused(status, code, detail, retry_after_seconds=1 if status in (429, 503) else None)
-
-
-class _Control(Struct):
-    kind: str
-    id: str = ""
-    before_us: int = 0
-    connection: str = ""
-    visible: bool = True
-
-
-_control = msgspec.json.Decoder(_Control)

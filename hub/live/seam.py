@@ -124,10 +124,6 @@ class Wire(Protocol):
         """Send publications that many wires get alike. Never raises, never blocks."""
         ...
 
-    def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
-        """Announce that a server-side subscription began or ended (Centrifuge push; SSE: nothing)."""
-        ...
-
     def gap(self, channel: str) -> None:
         """Something was missed that history does not hold: WebSocket closes 3010 (the client recovers); SSE sends `gap`."""
         ...

@@ -17,6 +17,7 @@ from hub.live.centrifuge.commands import Ask, Connect, History, Refresh, Reply, 
 from hub.live.centrifuge.session import Session
 from hub.live.connection import Connection
 from hub.live.edge import VERSION, Edge
+from hub.live.recovery import bounded
 from hub.live.rfc6455 import (
     Binary,
     Closing,
@@ -31,7 +32,7 @@ from hub.live.rfc6455 import (
     pong_frame,
     text_frame,
 )
-from hub.live.seam import Frame, Identity, Joined, Parcel, StreamPosition
+from hub.live.seam import Frame, Identity, Parcel, StreamPosition
 from hub.model.vocabulary import BROADCASTS, personal_channel
 
 logger = logging.getLogger(__name__)
@@ -345,14 +346,6 @@ class WebSocketConnection(Connection):
         else:
             self.send(parcel.websocket())
 
-    def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
-        """Tell the client that a subscription began or ended."""
-        if subscribed:
-            self._reply(replies.subscribed_push(channel, epoch, offset))
-        else:
-            self._session.unsubscribed(channel)
-            self._reply(replies.unsubscribed_push(channel, 2000, "server unsubscribe"))
-
     def gap(self, channel: str) -> None:
         """Something was missed: the client comes back with its position, or subscribes again."""
         if channel in (BROADCASTS, personal_channel(self.identity.user_id)):
@@ -391,21 +384,3 @@ class WebSocketConnection(Connection):
         if self._joined:
             self._edge.node.leave(self)
         self._edge.remove(self)
-
-
-def bounded(joined: list[Joined], limit_bytes: int) -> list[replies.Subscription]:
-    """The subscriptions of a join. What was missed beyond the limit counts as unrecoverable, so memory stays bounded."""
-    subscriptions = []
-    for one in joined:
-        size = sum(len(frame.payload) for frame in one.missed)
-        if size > limit_bytes:
-            subscriptions.append(replies.Subscription(one.channel, one.epoch, one.missed[-1].offset, True))
-            continue
-        limit_bytes -= size
-        publications = [(frame.offset, frame.payload) for frame in one.missed]
-        subscriptions.append(
-            replies.Subscription(
-                one.channel, one.epoch, one.offset, one.was_recovering, one.recovered, publications
-            )
-        )
-    return subscriptions

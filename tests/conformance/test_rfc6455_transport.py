@@ -12,7 +12,7 @@ from socket import SHUT_WR
 
 import pytest
 
-from hub.live.edge import Limits
+from hub.live.limits import Limits
 from hub.live.rfc6455 import text_frame
 from hub.live.seam import Frame, Parcel
 from tests.support.certificate import Certificate, self_signed

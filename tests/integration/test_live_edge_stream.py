@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from hub.errors import Refused, StoreUnavailable
-from hub.live.edge import Limits
+from hub.live.limits import Limits
 from tests.support.live_node import make_token
 from tests.support.live_server import LiveServer, live_server
 from tests.support.raw_client import RawStream
@@ -303,7 +303,6 @@ async def test_a_gap_that_comes_later_is_told():
     async with live_server() as hub:
         stream = await opened(hub)
         (wire,) = hub.node.of("alice")
-        wire.push_subscription("#alice", True)
         wire.gap("#alice")
         assert (await stream.event())[:2] == ("gap", {"kind": "gap"})
 

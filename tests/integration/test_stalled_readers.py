@@ -16,8 +16,9 @@ import pytest
 from hub.adapters.memory_bus import MemoryBus
 from hub.clock import SystemClock
 from hub.live.connection import Connection
-from hub.live.edge import Edge, Limits
+from hub.live.edge import Edge
 from hub.live.fanout import PORTION_BYTES
+from hub.live.limits import Limits
 from hub.live.node import LiveNode
 from hub.live.seam import Identity
 from hub.model.notifications import Content

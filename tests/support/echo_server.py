@@ -20,7 +20,8 @@ from starlette.routing import WebSocketRoute
 from hub.api.live import live_routes
 from hub.clock import SystemClock
 from hub.live.connection import Connection
-from hub.live.edge import Edge, Limits
+from hub.live.edge import Edge
+from hub.live.limits import Limits
 from hub.live.responses import EXTENSION
 from hub.live.rfc6455 import Binary, Event, Text, text_frame
 from hub.live.server import listen, make_server

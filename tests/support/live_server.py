@@ -13,7 +13,8 @@ from hub.api.live import live_routes
 from hub.api.problems import as_refused, problem_body, problem_headers
 from hub.clock import SystemClock
 from hub.errors import ClarionError
-from hub.live.edge import Edge, Forward, Limits
+from hub.live.edge import Edge, Forward
+from hub.live.limits import Limits
 from hub.live.server import HubServer, listen, make_server
 from tests.support.live_node import FakeGate, FakeNode
 

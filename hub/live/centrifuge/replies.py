@@ -108,14 +108,6 @@ def error_line(number: int, code: int) -> bytes:
     return _encode({"id": number, "error": error})
 
 
-def subscribed_push(channel: str, epoch: str, offset: int) -> bytes:
-    """A server-side subscription began."""
-    begun: dict[str, Any] = {"recoverable": True, "positioned": True, "epoch": epoch}
-    if offset:
-        begun["offset"] = offset
-    return _encode({"push": {"channel": channel, "subscribe": begun}})
-
-
 def unsubscribed_push(channel: str, code: int, reason: str) -> bytes:
     """A subscription ended; code and reason are always there (§9)."""
     return _encode({"push": {"channel": channel, "unsubscribe": {"code": code, "reason": reason}}})

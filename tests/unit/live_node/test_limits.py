@@ -10,7 +10,7 @@ import pytest
 
 from hub.errors import Refused, StoreUnavailable
 from hub.live.eventstream import EventStreamConnection
-from hub.live.limits import LiveLimits
+from hub.live.limits import Limits
 from hub.live.node import LiveNode
 from hub.live.seam import Identity, StreamPosition
 from hub.live.websocket import WebSocketConnection
@@ -89,7 +89,7 @@ async def live(store: LiveStore, bus: LossyBus, clock: FakeClock, counts: Counts
         cast("Store", store),
         bus,
         clock,
-        limits=LiveLimits(connections=5, connections_per_user=2),
+        limits=Limits(connections=5, connections_per_user=2),
         methods={"echo": echo, "raw": raw, "away": away},
         calls_per_user=RateLimiter(RateLimit(6, 60), clock),
         calls_per_connection=RateLimiter(RateLimit(4, 60), clock),
