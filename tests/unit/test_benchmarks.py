@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import native
+from benchmarks import machine, native
 from benchmarks.__main__ import options
 from benchmarks.load import ALL, NONE, ONE, Clients, Load, LoadFailed, Publishers
 from benchmarks.report import print_results, print_targets, spread
@@ -21,6 +21,7 @@ from benchmarks.results import Results
 from benchmarks.servers import nchan
 from benchmarks.servers.candidate import PLAIN_BODY, floor
 from benchmarks.targets import FLOOR, HUB, LOOP, NCHAN, NODE, Verdict, verdicts
+from benchmarks.workloads.broadcast import SAME_BYTES
 from hub.supervisor import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,6 +30,22 @@ needs_linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="c
 
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 OK = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok"
+
+
+@needs_linux
+def test_a_process_is_moved_with_its_threads() -> None:
+    script = "import threading\nthreading.Thread(target=input).start()\nprint('ready', flush=True)\ninput()"
+    core = machine.load_core()
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            machine.pin(process.pid, core)
+            threads = [int(one.name) for one in Path(f"/proc/{process.pid}/task").iterdir()]
+            assert [os.sched_getaffinity(thread) for thread in threads] == [{core}] * 2
+        finally:
+            process.kill()
 
 
 # ---------------------------------------------------------------- the load generator
@@ -333,7 +350,13 @@ def test_a_small_run_counts_every_delivery_names_every_candidate_and_leaves_noth
         cases["broadcast", f"50 connections, {name}"] for name in ("3 a second", "eight in flight")
     )
     everybody = {HUB, NODE, FLOOR, LOOP, NCHAN}
-    assert steady["candidates"].keys() | steady["missing"].keys() == everybody
+    rivals = everybody - {HUB, NODE} - steady["missing"].keys()
+    same = {name + SAME_BYTES for name in rivals}
+    assert steady["candidates"].keys() | steady["missing"].keys() == everybody | same
+    ours = steady["candidates"][HUB]["bytes"]["median"]
+    for name in rivals:
+        assert steady["candidates"][name]["bytes"]["median"] < ours / 2
+        assert steady["candidates"][name + SAME_BYTES]["bytes"]["median"] == pytest.approx(ours, rel=0.05)
     for case, messages in ((steady, 3), (flight, 24)):
         for name, measured in case["candidates"].items():
             assert measured["deliveries"]["rounds"] == [50 * messages], name
