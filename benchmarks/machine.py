@@ -3,6 +3,7 @@
 `cpu_seconds` counts time on a core and not time waited for one, so that a busy machine disturbs it least.
 """
 
+import contextlib
 import os
 import platform
 import resource
@@ -23,8 +24,10 @@ def load_core() -> int:
 
 
 def pin(pid: int, core: int) -> None:
-    """Keep a process, and what it starts from now on, on one core."""
-    os.sched_setaffinity(pid, {core})
+    """Keep a process with its threads, and what it starts from now on, on one core."""
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(ProcessLookupError):  # the thread has ended
+            os.sched_setaffinity(int(thread.name), {core})
 
 
 def most_connections() -> int:

@@ -86,6 +86,11 @@ class Deployment:
         """All processes that run."""
         return [pid for pid in (self.node, self.generator, self.valkey) if pid]
 
+    def move_valkey(self, core: int) -> None:
+        """Let Valkey work on this core."""
+        for pid in machine.family(self.valkey):
+            machine.pin(pid, core)
+
     async def start_node(self, module: str | None = None) -> None:
         """Start the node (`module`: a program of ours instead of `clarion node`) and wait until it serves."""
         arguments = ("-m", "hub", "node") if module is None else ("-m", module)
@@ -212,7 +217,6 @@ async def deployment(
     valkey = embedded_redis(bare)
     await stack.enter_async_context(valkey)
     assert valkey.pid is not None
-    machine.pin(valkey.pid, machine.server_core())
     given["redis_url"] = valkey.url
     read = load_settings(**given)
     await migrate_database(read)
@@ -223,8 +227,7 @@ async def deployment(
     made = Deployment(
         read, {**environment, "PYTHONPATH": path}, home, free_port(), tokens, client, stack, valkey=valkey.pid
     )
-    for pid in machine.family(valkey.pid):
-        machine.pin(pid, machine.server_core())
+    made.move_valkey(machine.server_core())
     return made
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own for the store, where its programs exist: durable as by default, on a socket, on the server's core.
+"""A PostgreSQL of our own for the store, where its programs exist: durable as by default, on a socket, on the core it is given.
 
 It runs in a temporary folder, as `nobody` where we are root (PostgreSQL refuses root), and ends with us.
 """
@@ -53,7 +53,7 @@ def _as_user(*command: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", _AS_USER, str(user.pw_uid), str(user.pw_gid), *command)
 
 
-async def postgres(stack: AsyncExitStack) -> tuple[str, int] | None:
+async def postgres(stack: AsyncExitStack, core: int) -> tuple[str, int] | None:
     """The address of an empty database and the server's process id; None where there is no PostgreSQL."""
     found = programs()
     if found is None:
@@ -71,7 +71,7 @@ async def postgres(stack: AsyncExitStack) -> tuple[str, int] | None:
         server = ("-D", str(data), "-k", str(home), "-c", "listen_addresses=", "-c", "max_wal_size=4GB")
         process = await children.spawn(Launch(_as_user(str(found / "postgres"), *server)), log)
     stack.push_async_callback(children.stop, process, 10.0)
-    machine.pin(process.pid, machine.server_core())
+    machine.pin(process.pid, core)
     await _answering(process, home, log_path)
     return f"postgresql://postgres@/postgres?host={home}", process.pid
 

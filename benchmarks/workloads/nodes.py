@@ -9,7 +9,6 @@ import re
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 import httpx2
 
@@ -58,8 +57,7 @@ async def _another_node(hub: clarion.Deployment) -> tuple[int, int]:
     own = {"CLARION_PORT": str(hub.port), "CLARION_DIRECT_PORT": str(direct)}
     launch = Launch((sys.executable, "-m", "hub", "node"), hub.environment | own)
     pid = await start(hub.stack, launch, hub.home, "node", direct)
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        machine.pin(int(thread.name), machine.load_core())
+    machine.pin(pid, machine.load_core())
     return pid, direct
 
 
