@@ -5,11 +5,12 @@ to the user's other connections; that message is a hint, the store is the truth.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from hub.counting import Counting, Counts, visible_broadcasts
 from hub.errors import BusUnavailable, FieldError, Refused
 from hub.livelog import LiveLog
 from hub.model.events import Id
@@ -19,9 +20,6 @@ from hub.model.visibility import Visibility, visible
 from hub.model.vocabulary import Channel, Mark, personal_channel
 from hub.paging import decode_cursor, encode_cursor, invalid_cursor
 from hub.ports import BroadcastRow, Clock, InboxQuery, LiveBus, LogEntry, Publication, Store
-
-COUNT_CAP: Final = 100
-PAGE: Final = 200  # broadcast candidates that are read at a time
 
 SortKey = tuple[int, str]
 
@@ -46,23 +44,6 @@ class InboxParameters(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Unread and unseen, unarchived; counted up to `COUNT_CAP`, beyond which they are capped."""
-
-    unread: int
-    unseen: int
-
-    @property
-    def capped(self) -> bool:
-        """Whether there may be more."""
-        return max(self.unread, self.unseen) >= COUNT_CAP
-
-    def json(self) -> dict[str, Any]:
-        """As clients get them."""
-        return {"unread": self.unread, "unseen": self.unseen, "capped": self.capped}
-
-
-@dataclass(frozen=True, slots=True)
 class _Item:
     key: SortKey
     wire: WireNotification
@@ -84,6 +65,7 @@ class Inbox:
         self._clock = clock
         self._default_timezone = default_timezone
         self._livelog = LiveLog(bus)
+        self._counting = Counting(store, clock, default_timezone)
         self._user = read_user or self._load_user
 
     async def page(self, user_id: str, **parameters: Any) -> dict[str, Any]:
@@ -107,12 +89,12 @@ class Inbox:
         items.sort(key=lambda item: item.key, reverse=True)
         shown = items[:limit]
         following = encode_cursor(*shown[-1].key) if len(items) > limit else None
-        counts = await self._counts(user)
+        counts = await self._counting.of(user_id)
         return {"notifications": [item.wire for item in shown], "next": following, **counts.json()}
 
     async def counts(self, user_id: str) -> Counts:
         """What a badge shows."""
-        return await self._counts(await self._user(user_id))
+        return await self._counting.of(user_id)
 
     async def mark(self, user_id: str, request: MarkRequest) -> dict[str, Any]:
         """Set marks and tell the user's other connections. Unknown ids are left out of `ids`."""
@@ -130,7 +112,7 @@ class Inbox:
             changed = None
         else:
             changed = await self._mark_ids(user, request.mark, list(dict.fromkeys(request.ids or [])), now_us)
-        counts = await self._counts(user)
+        counts = await self._counting.of(user_id)
         if changed != []:
             await self._tell(user_id, request, changed, counts)
             ids: list[str] | list[None] = changed or [None]
@@ -169,33 +151,8 @@ class Inbox:
     async def _addressed(self, user_id: str, query: InboxQuery) -> list[Any]:
         return await self._store.inbox_page(user_id, query, self._clock.now_us())
 
-    async def _counts(self, user: User) -> Counts:
-        unread, unseen = await self._store.count_addressed(user.profile.id, COUNT_CAP, self._clock.now_us())
-        async for row, _ in self._broadcasts(user, InboxQuery(PAGE, unread=True)):
-            if unread >= COUNT_CAP and unseen >= COUNT_CAP:
-                break
-            unread += 1
-            unseen += row.marks.seen_at_us is None
-        return Counts(min(unread, COUNT_CAP), min(unseen, COUNT_CAP))
-
-    async def _broadcasts(
-        self, user: User, query: InboxQuery
-    ) -> AsyncIterator[tuple[BroadcastRow, Visibility]]:
-        """The broadcasts that this user may see, newest first, read page by page."""
-        now_us = self._clock.now_us()
-        topics = sorted({subscription.topic for subscription in user.subscriptions})
-        before = query.before
-        while True:
-            rows = await self._store.broadcast_page(
-                user.profile.id, topics, replace(query, limit=PAGE, before=before), now_us
-            )
-            for row in rows:
-                sight = self._sight(user, row)
-                if sight:
-                    yield row, sight
-            if len(rows) < PAGE:
-                return
-            before = (rows[-1].broadcast.created_at_us, rows[-1].broadcast.id)
+    def _broadcasts(self, user: User, query: InboxQuery) -> AsyncIterator[tuple[BroadcastRow, Visibility]]:
+        return visible_broadcasts(self._store, user, query, self._clock.now_us(), self._default_timezone)
 
     def _sight(self, user: User, row: BroadcastRow) -> Visibility:
         return visible(row.broadcast, user, self._default_timezone)

@@ -31,6 +31,7 @@ from hub.ports.rows import (
     ScheduledPart,
     Situation,
     StoredSlice,
+    Unread,
     UserMerge,
 )
 from hub.ports.store import (
@@ -83,6 +84,7 @@ __all__ = [
     "Situation",
     "Store",
     "StoredSlice",
+    "Unread",
     "UserMerge",
     "UserStore",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -146,6 +146,20 @@ class BroadcastRow:
 
     broadcast: Broadcast
     marks: Marks
+
+
+class Unread(NamedTuple):
+    """What one user has not read: counts of addressed rows up to a cap, and broadcasts, newest first.
+
+    Some of the broadcasts may not be for this user. `older`: from there (exclusive, in the inbox's order) there may be
+    more; None: there are none.
+    """
+
+    user: User
+    unread: int
+    unseen: int
+    broadcasts: Sequence[BroadcastRow] = ()
+    older: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

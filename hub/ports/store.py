@@ -24,6 +24,7 @@ from hub.ports.rows import (
     ScheduledPart,
     Situation,
     StoredSlice,
+    Unread,
     UserMerge,
 )
 
@@ -173,8 +174,13 @@ class InboxStore(Protocol):
         """The addressed rows of this user and the broadcasts (anybody's) with these ids."""
         ...
 
-    async def count_addressed(self, user_id: str, cap: int, now_us: int) -> tuple[int, int]:
-        """(unread, unseen) among shown, unarchived addressed rows, counted up to `cap`."""
+    async def unread(self, user_ids: Sequence[str], cap: int, limit: int, now_us: int) -> dict[str, Unread]:
+        """For each of these (different) users what is shown, alive, unarchived and unread, of one moment.
+
+        Addressed rows are counted up to `cap`; of broadcasts the newest `limit` on topics of any of them or for everyone
+        are looked at. Audience beyond that and preferences are not applied here. Known to the store or not, each user
+        has an answer; without broadcasts its `user` may hold nothing but the id.
+        """
         ...
 
     async def mark_ids(

@@ -9,7 +9,7 @@ from hub.errors import Refused
 from hub.model.types import CategoryDefinition, ChannelRule, Texts, TypeDefinition, TypeVersion
 from hub.model.vocabulary import Channel
 from hub.ports import ApiKey, InboxQuery, LogEntry, LogQuery, PlannedSlice, ScheduledPart
-from tests.support.stores import NOW_US, Partition, record_of
+from tests.support.stores import NOW_US, Partition, counted, record_of
 
 LATER = NOW_US + 1_000_000
 
@@ -69,7 +69,7 @@ async def test_strange_texts_find_nothing_and_break_nothing(
         except Refused as refused:
             found = [] if (refused.status, refused.code) == (422, "invalid_value") else refused
         assert found in (None, [], {}, ([], []))
-    assert await store.count_addressed("alice", 9, NOW_US) == (1, 1)
+    assert await counted(store, "alice", 9, NOW_US) == (1, 1)
 
 
 # ---------------------------------------------------------------- retraction

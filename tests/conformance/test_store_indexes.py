@@ -39,7 +39,7 @@ QUESTIONS: dict[str, tuple[Callable[[SqlStore], Awaitable[Any]], str, str]] = {
         "notifications_unread",
     ),
     "counts": (
-        lambda store: store.count_addressed("user-1", 100, NOW_US),
+        lambda store: store.unread(["user-1", "user-2"], 100, 200, NOW_US),
         "notifications",
         "notifications_unread",
     ),

@@ -184,7 +184,7 @@ async def test_no_query_of_the_hot_paths_reads_a_whole_table(
     for unread in (False, True):
         await store.inbox_page("alice", InboxQuery(9, query.before, unread), NOW_US)
         await store.broadcast_page("alice", ["news"], InboxQuery(9, query.before, unread), NOW_US)
-    await store.count_addressed("alice", 100, NOW_US)
+    await store.unread(["alice"], 100, 200, NOW_US)
     await store.find_notifications("alice", [rows[0].id, shared.id])
     await store.mark_ids("alice", "read", [rows[0].id], [shared], NOW_US)
     await store.mark_all("alice", "read", None, 2, NOW_US)

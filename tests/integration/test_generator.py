@@ -543,7 +543,7 @@ async def test_counts_that_cannot_be_had_do_not_hold_the_message_up(
     await shop.publish(to="alice", title="10 %", collapse_key="upload")
     await shop.generate()
     await shop.publish(to="alice", title="90 %", collapse_key="upload")
-    monkeypatch.setattr(shop.store, "count_addressed", away)
+    monkeypatch.setattr(shop.store, "unread", away)
     await shop.generate()
     retracted = (await shop.live("#alice"))[-1]
     assert (retracted["kind"], retracted["unread"], retracted["unseen"]) == ("retracted", None, None)

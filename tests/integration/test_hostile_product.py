@@ -13,9 +13,10 @@ from hub.adapters.sql_store import memory_store
 from hub.announcements import Retractions
 from hub.api.routing import check_media_type
 from hub.config import load_settings
+from hub.counting import Counts
 from hub.errors import Refused
 from hub.events import Events
-from hub.inbox import Counts, Inbox
+from hub.inbox import Inbox
 from hub.intake import BATCH_LIMIT, first_lines, split_batch
 from hub.model.ids import EventIds
 from hub.model.notifications import Broadcast

@@ -128,6 +128,12 @@ class Partition:
         return moment
 
 
+async def counted(store: SqlStore, user_id: str, cap: int, now_us: int) -> tuple[int, int]:
+    """What is unread and unseen of a user's addressed rows."""
+    found = (await store.unread([user_id], cap, 1, now_us))[user_id]
+    return found.unread, found.unseen
+
+
 def record_of(event_id: str, slices: int = 1, accepted_at_us: int = NOW_US, **more: Any) -> EventRecord:
     return EventRecord(event_id, "order.paid", "orders", "http:key", "bob", accepted_at_us, slices, **more)
 

@@ -1,4 +1,4 @@
-"""The inbox: pages of addressed rows and of broadcast candidates, counts. Reading writes nothing.
+"""The inbox: pages of addressed rows and of broadcast candidates. Reading writes nothing.
 
 Order is (created_at_us, id), newest first, for both. Who may see a broadcast beyond its targets is not decided here.
 """
@@ -7,14 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
-    Integer,
     and_,
     bindparam,
     desc,
     false,
-    func,
     not_,
     or_,
     select,
@@ -36,7 +33,7 @@ from hub.model.notifications import Broadcast, Marks, Notification
 from hub.model.vocabulary import LANE
 from hub.ports import BroadcastRow, InboxQuery
 
-_UNREAD: Final = and_(
+UNREAD: Final = and_(
     notifications.c.shown, notifications.c.read_at_us.is_(None), notifications.c.archived_at_us.is_(None)
 )
 _MARKED: Final = (
@@ -46,23 +43,6 @@ _MARKED: Final = (
     broadcast_marks.c.archived_at_us,
 )
 
-
-# Made once: to put a statement together takes longer than to run it, and every connection is told its counts.
-_UNREAD_IDS: Final = (
-    select(notifications.c.id)
-    .where(
-        notifications.c.user_id == bindparam("user_id"),
-        _UNREAD,
-        notifications.c.expires_at_us.is_(None)
-        | (notifications.c.expires_at_us > bindparam("now_us", type_=BigInteger)),
-    )
-    .limit(bindparam("cap", type_=Integer))
-)
-_UNSEEN_IDS: Final = _UNREAD_IDS.where(notifications.c.seen_at_us.is_(None))  # whoever read it has seen it
-_COUNTS: Final = select(
-    select(func.count()).select_from(_UNREAD_IDS.subquery()).scalar_subquery(),
-    select(func.count()).select_from(_UNSEEN_IDS.subquery()).scalar_subquery(),
-)
 _WATERMARKS: Final = select(watermarks).where(watermarks.c.user_id == bindparam("user_id"))
 
 
@@ -92,6 +72,10 @@ class Watermarks:
         ]
         marked = broadcast_marks.c.user_id.is_not(None)
         return and_(broadcast_marks.c.read_at_us.is_(None), or_(marked, not_(or_(false(), *covered))))
+
+    def all_read_through(self) -> int:
+        """Up to which seq everything is read, whatever its category, but for single marks above it."""
+        return self._read_through().get("", 0)
 
     def _read_through(self) -> dict[str, int]:
         highest: dict[str, int] = {}
@@ -194,16 +178,6 @@ class InboxPages(Part):
             found = (await connection.execute(shared)).all()
             marks = await load_watermarks(connection, user_id) if found else Watermarks(())
         return rows, [BroadcastRow(broadcast_of(row), _effective(row, marks)) for row in found]
-
-    async def count_addressed(self, user_id: str, cap: int, now_us: int) -> tuple[int, int]:
-        """(unread, unseen) among shown, unarchived addressed rows, counted up to `cap`."""
-        asked = {"user_id": user_id, "cap": cap, "now_us": now_us}
-
-        async def read(connection: AsyncConnection) -> tuple[int, int]:
-            row = (await connection.execute(_COUNTS, asked)).one()
-            return int(row[0]), int(row[1])
-
-        return await self._db.read_apart(read)
 
     async def top_broadcast_seq(self) -> int:
         """The last broadcast_seq that was given."""

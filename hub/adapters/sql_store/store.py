@@ -13,6 +13,7 @@ from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.topics import Topics
+from hub.adapters.sql_store.unread import UnreadCounts
 from hub.adapters.sql_store.users import Users
 from hub.ports import Store
 
@@ -20,6 +21,7 @@ from hub.ports import Store
 class SqlStore(
     Leases,
     Planning,
+    UnreadCounts,
     Users,
     Topics,
     Erasure,
