@@ -22,6 +22,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    ExceptionContext,
     String,
     Table,
     any_,
@@ -39,7 +40,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from hub.adapters.sql_store import inline
-from hub.adapters.sql_store.failures import may_run_again, translated
+from hub.adapters.sql_store.failures import may_run_again, refused_by_driver, translated
 from hub.errors import StoreUnavailable
 from hub.urls import sqlalchemy_url
 
@@ -99,13 +100,15 @@ class Database:
 
     def _create(self, pool_size: int) -> AsyncEngine:
         if not self.sqlite:
-            return create_async_engine(
+            engine = create_async_engine(
                 self.url,
                 pool_size=pool_size,
                 max_overflow=pool_size,
                 pool_timeout=15,
                 connect_args={"timeout": 10, "server_settings": _POSTGRESQL_SETTINGS},
             )
+            event.listen(engine.sync_engine, "handle_error", _drop_half_asked)
+            return engine
         # isolation_level None: the driver begins nothing by itself, `begin` below does.
         engine = create_async_engine(
             self.url, connect_args={"isolation_level": None}, pool_size=pool_size, max_overflow=pool_size
@@ -313,6 +316,17 @@ class Part:
 
 def _with_driver(url: str) -> str:
     return url if url.startswith(("sqlite+aiosqlite:", "postgresql+asyncpg:")) else sqlalchemy_url(url)
+
+
+def _drop_half_asked(context: ExceptionContext) -> None:
+    """Throw a connection away whose driver refused a value.
+
+    asyncpg has prepared the statement by then and does not say that nothing more comes, so that the server is still in
+    an implicit transaction: the next one on this connection could not choose its isolation.
+    """
+    if refused_by_driver(context.original_exception):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 def _prepare(engine: Engine) -> None:

@@ -19,7 +19,8 @@ RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization_failure, 
 # connection, resources, shutdown, read-only standby, system
 AWAY_STATES: Final = ("08", "53", "57P", "25006", "58")
 LOCK_NOT_AVAILABLE: Final = "55P03"
-UNSTORABLE_STATES: Final = ("22021", "22000")  # character_not_in_repertoire; the driver's own refusal
+DRIVERS_STATE: Final = "22000"  # asyncpg's own refusal
+UNSTORABLE_STATES: Final = ("22021", DRIVERS_STATE)  # character_not_in_repertoire
 _UNUSABLE: Final = (OperationalError, DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError)
 
 
@@ -40,6 +41,11 @@ def may_run_again(error: BaseException) -> bool:
 def _day_began(error: BaseException) -> bool:
     """A row of the log was on its way to the default partition when its day got one of its own."""
     return _sqlstate(error) == "23514" and "log_part_default" in str(getattr(error, "orig", None))
+
+
+def refused_by_driver(error: BaseException) -> bool:
+    """Whether a value did not even get to the server."""
+    return isinstance(error, UnicodeEncodeError | OverflowError) or _sqlstate(error) == DRIVERS_STATE
 
 
 @contextlib.contextmanager
