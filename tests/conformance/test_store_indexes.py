@@ -129,8 +129,9 @@ async def _plan(store: SqlStore, statement: str, parameters: Any, table: str) ->
         nodes += node.get("Plans", [])
         if index := node.get("Index Name"):
             used.append(names.get(index, index))
-        # A part without a row costs nothing to read: days of the log that are still to come, for one.
-        if node["Node Type"] == "Seq Scan" and node["Plan Rows"] > 1:
+        # A part of no row or of a page or two costs less to read than its index: days of the log that are still to come,
+        # a part of the notifications that has few users here.
+        if node["Node Type"] == "Seq Scan" and node["Plan Rows"] > 1 and node["Total Cost"] > 20:
             whole.append(node["Relation Name"])
     return used, whole
 

@@ -1,0 +1,127 @@
+"""Counts: who asks together shares a read that began after each of them, and a count is what the inbox lists."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hub.adapters.sql_store import SqlStore, memory_store
+from hub.counting import COUNT_CAP, PAGE, Counting, Counts
+from hub.errors import Refused, StoreUnavailable
+from hub.model.users import Profile, User
+from hub.ports import Unread
+from tests.support.clock import FakeClock
+from tests.support.stores import NOW_US, Partition
+
+
+class CountingStore:
+    """Answers with what stands in `unread`; `gate` holds reads up that have begun."""
+
+    def __init__(self) -> None:
+        self.reads: list[list[str]] = []
+        self.unread_of: dict[str, int] = {}
+        self.gate: asyncio.Event | None = None
+        self.failure: Exception | None = None
+        self.fails_for = ""
+
+    async def unread(self, ids: list[str], _cap: int, _limit: int, _now_us: int) -> dict[str, Unread]:
+        self.reads.append(ids)
+        found = {one: Unread(User(Profile(one)), self.unread_of.get(one, 0), 0) for one in ids}
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.failure is not None and (not self.fails_for or self.fails_for in ids):
+            raise self.failure
+        return found
+
+
+def counting(store: Any) -> Counting:
+    return Counting(store, FakeClock(), "UTC")
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.req("I4")
+async def test_a_count_is_of_a_read_that_began_after_the_question() -> None:
+    store = CountingStore()
+    store.gate = asyncio.Event()
+    counts = counting(store)
+    early = asyncio.create_task(counts.of("alice"))
+    await turns()
+    store.unread_of["alice"] = 1
+    late = [asyncio.create_task(counts.of(one)) for one in ("alice", "bob", "alice")]
+    await turns()
+    store.gate.set()
+    assert await early == Counts(0, 0)
+    assert await asyncio.gather(*late) == [Counts(1, 0), Counts(0, 0), Counts(1, 0)]
+    assert store.reads == [["alice"], ["alice", "bob"]]
+
+
+@pytest.mark.req("R25")
+async def test_a_wave_shares_a_few_reads() -> None:
+    store = CountingStore()
+    counts = counting(store)
+    found = await asyncio.gather(*(counts.of(f"user-{number}") for number in range(500)))
+    assert found == [Counts(0, 0)] * 500
+    assert [len(read) for read in store.reads] == [200, 200, 100]
+
+
+async def test_one_whom_the_store_refuses_spoils_it_for_nobody_else() -> None:
+    store = CountingStore()
+    store.failure, store.fails_for = Refused(422, "invalid_value", "No."), "bad"
+    counts = counting(store)
+    found = await asyncio.gather(*(counts.of(one) for one in ("a", "bad", "b")), return_exceptions=True)
+    assert [type(one) for one in found] == [Counts, Refused, Counts]
+
+
+async def test_with_the_store_away_all_who_wait_hear_of_it_and_later_ones_are_counted() -> None:
+    store = CountingStore()
+    store.failure = StoreUnavailable("Away.")
+    counts = counting(store)
+    found = await asyncio.gather(counts.of("a"), counts.of("b"), return_exceptions=True)
+    assert [type(one) for one in found] == [StoreUnavailable, StoreUnavailable]
+    assert len(store.reads) == 1
+    store.failure = None
+    assert await counts.of("a") == Counts(0, 0)
+
+
+async def test_who_gives_up_takes_nobody_along() -> None:
+    store = CountingStore()
+    store.gate = asyncio.Event()
+    counts = counting(store)
+    first, second = (asyncio.create_task(counts.of("alice")) for _ in range(2))
+    await turns()
+    first.cancel()
+    await turns()
+    store.gate.set()
+    assert await second == Counts(0, 0)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[SqlStore]:
+    opened = await memory_store()
+    yield opened
+    await opened.close()
+
+
+async def test_what_stands_behind_the_first_page_counts_as_well(store: SqlStore) -> None:
+    lane = await Partition.take(store, "lane")
+    await store.change_topic("rare", ["alice"], [])
+    batch = lane.batch()
+    for number in range(3):
+        lane.add_broadcast(batch, f"evt_old_{number}", "rare")
+    for number in range(PAGE + 5):
+        lane.add_broadcast(batch, f"evt_{number}")
+    await lane.commit(batch)
+    top = await store.top_broadcast_seq()
+    rows = await store.broadcasts_after(0, top)
+    await store.mark_ids("alice", "read", [], rows[3:], NOW_US)
+    await store.mark_ids("alice", "seen", [], rows[:1], NOW_US)
+    counts = Counting(store, FakeClock(), "UTC")
+    assert await counts.of("alice") == Counts(3, 2)
+    assert await counts.of("bob") == Counts(COUNT_CAP, COUNT_CAP)
+    await store.mark_all("bob", "read", None, top, NOW_US)
+    assert await counts.of("bob") == Counts(0, 0)
