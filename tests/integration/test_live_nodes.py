@@ -135,7 +135,8 @@ async def test_a_change_of_preferences_holds_for_the_next_broadcast(
             # One that she may always see ends the round: the row is read when it is needed, not when it changed.
             await bus.publish([broadcast_publication(make_broadcast(number + 1, category="news"))])
             heard += [number, number + 1] if allowed else [number + 1]
-            await wire.until(lambda count=len(heard): len(wire.got) >= count)
+            count = len(heard)
+            await wire.until(lambda count=count: len(wire.got) >= count)
             assert wire.offsets(BROADCASTS) == heard
 
 
