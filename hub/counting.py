@@ -6,13 +6,13 @@ ask together share that read: a stream begins with its user's counts, and stream
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hub.errors import StoreUnavailable
 from hub.model.users import User
-from hub.model.visibility import Visibility, visible
+from hub.model.visibility import Visibility, restricts, visible
 from hub.ports import BroadcastRow, Clock, InboxQuery, Store, Unread
 
 COUNT_CAP: Final = 100
@@ -56,6 +56,18 @@ async def visible_broadcasts(
         if len(rows) < PAGE:
             return
         before = (rows[-1].broadcast.created_at_us, rows[-1].broadcast.id)
+
+
+def _kind(found: Unread) -> Hashable | None:
+    """Equal for users of one read whose counts are equal: `restricts` says on what else they could depend.
+
+    Users who have marked nothing share one list, so a wave looks at its broadcasts once for most of them.
+    """
+    user, rows = found.user, found.broadcasts
+    if rows and (restricts(user) or any(user.profile.id in row.broadcast.audience.exclude for row in rows)):
+        return None
+    older = None if found.older is None else user.profile.id  # whose page is read alone
+    return found.unread, found.unseen, id(rows), user.subscriptions, user.profile.timezone, older
 
 
 class Counting:
@@ -105,14 +117,24 @@ class Counting:
                 future.set_exception(error)
                 future.exception()  # nobody may be waiting any more
             return
+        alike: dict[Hashable, Counts] = {}
         looked_at = 0
         for user_id, future in asking.items():
+            one = found[user_id]
+            kind = _kind(one)
+            if kind is not None and kind in alike:
+                future.set_result(alike[kind])
+                continue
             try:
-                future.set_result(await self._count(found[user_id], now_us))
+                counts = await self._count(one, now_us)
             except StoreUnavailable as error:
                 future.set_exception(error)
                 future.exception()
-            looked_at += len(found[user_id].broadcasts)
+                continue
+            future.set_result(counts)
+            if kind is not None:
+                alike[kind] = counts
+            looked_at += len(one.broadcasts)
             if looked_at > _STEP:
                 looked_at = 0
                 await asyncio.sleep(0)

@@ -5,12 +5,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hub.adapters.sql_store import SqlStore, memory_store
 from hub.counting import COUNT_CAP, PAGE, Counting, Counts
 from hub.errors import Refused, StoreUnavailable
-from hub.model.users import Profile, User
-from hub.ports import Unread
+from hub.model.events import BroadcastAudience
+from hub.model.notifications import Broadcast
+from hub.model.users import Muted, Preferences, Profile, User
+from hub.model.visibility import Visibility, visible
+from hub.model.vocabulary import Channel
+from hub.ports import Unread, UserMerge
 from tests.support.clock import FakeClock
 from tests.support.stores import NOW_US, Partition
 
@@ -125,3 +130,70 @@ async def test_what_stands_behind_the_first_page_counts_as_well(store: SqlStore)
     assert await counts.of("bob") == Counts(COUNT_CAP, COUNT_CAP)
     await store.mark_all("bob", "read", None, top, NOW_US)
     assert await counts.of("bob") == Counts(0, 0)
+
+
+@pytest.fixture
+async def lane(store: SqlStore) -> Partition:
+    return await Partition.take(store, "lane")
+
+
+@pytest.mark.req("I5")
+async def test_in_a_wave_each_user_is_counted_by_their_own_rules(store: SqlStore, lane: Partition) -> None:
+    deaf = Preferences(channels={Channel.IN_APP: False})
+    muting = Preferences(muted=Muted(topics=["news"]))
+    await store.merge_users([UserMerge("seoul", {"timezone": "Asia/Seoul"}), UserMerge("known", {})])
+    await store.merge_users([UserMerge("deaf", {}, deaf), UserMerge("muting", {}, muting)])
+    await store.change_topic("news", ["subscriber", "muting"], [])
+    everyone = BroadcastAudience(everyone=True)
+    rows = [
+        await lane.broadcast(f"evt_{number}", audience=audience)
+        for number, audience in enumerate(
+            (
+                everyone,
+                replace(everyone, exclude=("left-out",)),
+                replace(everyone, timezones=("UTC",)),
+                replace(everyone, timezones=("Asia/Seoul",)),
+                BroadcastAudience(topics=("news",)),
+            )
+        )
+    ]
+    await store.mark_ids("reader", "read", [], rows[:2], NOW_US)
+    await store.mark_ids("looker", "seen", [], rows[:1], NOW_US)
+    partition = await Partition.take(store)
+    await partition.publish("evt_own", ["owner"])
+    expected = {
+        "stranger": Counts(3, 3),
+        "known": Counts(3, 3),
+        "left-out": Counts(2, 2),
+        "seoul": Counts(3, 3),
+        "deaf": Counts(0, 0),
+        "muting": Counts(3, 3),
+        "subscriber": Counts(4, 4),
+        "reader": Counts(1, 1),
+        "looker": Counts(3, 2),
+        "owner": Counts(4, 4),
+    }
+    counts = Counting(store, FakeClock(), "UTC")
+    for users in (list(expected), list(expected)[::-1]):
+        found = await asyncio.gather(*(counts.of(user_id) for user_id in users))
+        assert dict(zip(users, found, strict=True)) == expected
+    assert {user_id: await counts.of(user_id) for user_id in expected} == expected
+
+
+@pytest.mark.req("R25")
+async def test_a_wave_of_users_without_rules_is_decided_once(
+    store: SqlStore, lane: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        await lane.broadcast(f"evt_{number}")
+    decided: list[str] = []
+
+    def noted(broadcast: Broadcast, user: User, default_timezone: str) -> Visibility:
+        decided.append(user.profile.id)
+        return visible(broadcast, user, default_timezone)
+
+    monkeypatch.setattr("hub.counting.visible", noted)
+    counts = Counting(store, FakeClock(), "UTC")
+    found = await asyncio.gather(*(counts.of(f"user-{number}") for number in range(150)))
+    assert found == [Counts(5, 5)] * 150
+    assert len(decided) == 5
