@@ -1,6 +1,7 @@
 """Counts: who asks together shares a read that began after each of them, and a count is what the inbox lists."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,7 +17,10 @@ from hub.model.users import Muted, Preferences, Profile, User
 from hub.model.visibility import Visibility, visible
 from hub.model.vocabulary import Channel
 from hub.ports import Unread, UserMerge
+from tests.conformance.test_store_statements import watched
 from tests.support.clock import FakeClock
+from tests.support.house import House, open_house
+from tests.support.live_wires import FakeWire
 from tests.support.stores import NOW_US, Partition
 
 
@@ -197,3 +201,27 @@ async def test_a_wave_of_users_without_rules_is_decided_once(
     found = await asyncio.gather(*(counts.of(f"user-{number}") for number in range(150)))
     assert found == [Counts(5, 5)] * 150
     assert len(decided) == 5
+
+
+@pytest.mark.req("R25")
+async def test_streams_that_begin_together_share_their_statements() -> None:
+    many = 60
+
+    async def begin(house: House, user_id: str) -> dict[str, Any]:
+        wire = FakeWire(user_id)
+        await house.hub.node.join(wire, {})
+        counts: dict[str, Any] = json.loads(await house.hub.node.rpc(wire, "unread_count", None))
+        house.hub.node.leave(wire)
+        return counts
+
+    async with open_house(FakeClock()) as house:
+        await house.say(to={"everyone": True}, title="News")
+        await house.say(to="user-1", title="Paid")
+        store = house.core.store
+        assert isinstance(store, SqlStore)
+        with watched(store) as statements:
+            found = await asyncio.gather(*(begin(house, f"user-{number}") for number in range(many)))
+        reads = [one for one in statements if "FROM notifications" in one or "FROM users" in one]
+    assert [counts["unread"] for counts in found] == [1, 2, *[1] * (many - 2)]
+    # One read of rows and one of counts, and another of each for those who came while it was under way.
+    assert 0 < len(reads) <= 8
