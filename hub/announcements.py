@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Final, NamedTuple
 
+from hub.counting import Counts
 from hub.errors import StoreUnavailable
-from hub.inbox import Counts
 from hub.live.broadcasts import encode_broadcast, encode_broadcast_retracted
+from hub.livelog import LINES_PER_MESSAGE, log_publication
 from hub.model.deliveries import Delivery
 from hub.model.notifications import (
     Broadcast,
@@ -21,7 +22,16 @@ from hub.model.notifications import (
     wire_addressed,
 )
 from hub.model.vocabulary import BROADCASTS, personal_channel
-from hub.ports import BroadcastRow, Committed, Position, Publication, Store, StoredSlice
+from hub.ports import (
+    BroadcastRow,
+    Committed,
+    LiveBus,
+    LogEntry,
+    Position,
+    Publication,
+    Store,
+    StoredSlice,
+)
 
 COUNTING_SECONDS: Final = (
     0.02  # for each batch: counting is a few queries for each user, and others wait meanwhile
@@ -69,6 +79,29 @@ def publications(announcements: Iterable[Announcement], committed: Committed) ->
         payload = encode_live(LiveNotification(wire_addressed(row)))
         result.append(Publication(personal_channel(row.user_id), payload, position, header))
     return result
+
+
+class Said(NamedTuple):
+    """What a batch says live: its publications, in order, and its lines of the log."""
+
+    publications: Sequence[Publication]
+    log: Sequence[LogEntry]
+
+
+async def say_together(bus: LiveBus, said: Sequence[Said]) -> list[None]:
+    """Publish what several batches say in one call, with few messages to those who watch the log."""
+    together = [publication for one in said for publication in one.publications]
+    lines: list[LogEntry] = []
+    for one in said:
+        if lines and len(lines) + len(one.log) > LINES_PER_MESSAGE:
+            together.append(log_publication(lines))
+            lines = []
+        lines += one.log
+    if lines:
+        together.append(log_publication(lines))
+    if together:
+        await bus.publish(together)
+    return [None] * len(said)
 
 
 class Retractions:

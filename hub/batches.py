@@ -4,10 +4,10 @@ Reads what planning needs in few queries (users, retractions, slices planned bef
 the ledger's sums. An event that cannot be planned raises here; the generator decides when to set it aside.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -34,6 +34,7 @@ from hub.ports import (
     Position,
     QueuedSlice,
     ScheduledPart,
+    Situation,
     Store,
 )
 from hub.records import in_app_rule, log_acceptance, log_planned, record_of, reject_unreadable
@@ -91,11 +92,37 @@ class _Queued(msgspec.Struct, frozen=True):
     key: str
 
 
+class Question(NamedTuple):
+    """What is looked up for a batch: events' ids by the keys of their slices, and users."""
+
+    parts: Mapping[str, Sequence[str]]
+    users: Sequence[str]
+
+
+Look = Callable[[Question], Awaitable[Situation]]
+
+
+async def look_together(store: Store, questions: Sequence[Question]) -> list[Situation]:
+    """One look for several batches: to each what it asked for."""
+    parts: dict[str, list[str]] = {}
+    for question in questions:
+        for key, ids in question.parts.items():
+            parts.setdefault(key, []).extend(ids)
+    found = await store.situation(parts, sorted({id_ for question in questions for id_ in question.users}))
+    return [
+        replace(found, users={id_: found.users[id_] for id_ in question.users if id_ in found.users})
+        for question in questions
+    ]
+
+
 class Planner:
     """Prepares the batches of one partition."""
 
-    def __init__(self, store: Store, catalog: CatalogSource, rules: PlanningRules, lease: Lease) -> None:
+    def __init__(
+        self, store: Store, look: Look, catalog: CatalogSource, rules: PlanningRules, lease: Lease
+    ) -> None:
         self._store = store
+        self._look = look
         self._catalog = catalog
         self._rules = rules
         self._partition = lease.name
@@ -112,7 +139,7 @@ class Planner:
         if len(slices) > self._pace + _REST:
             slices = slices[: self._pace]
         readable = self._decode(slices)
-        situation = await self._store.situation(_by_key(readable.values()), _people(readable.values()))
+        situation = await self._look(Question(_by_key(readable.values()), _people(readable.values())))
         known, retracted = situation.planned, situation.retracted
         zones = await self._zones(readable.values())
         catalog = await self._catalog.at(situation.catalog_version)

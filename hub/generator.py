@@ -8,18 +8,37 @@ a moment.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from hub.announcements import Announcement, Retractions, publications
-from hub.batches import BATCH_SLICES, CatalogSource, Planner, PlanningRules, Prepared
+from hub.announcements import Announcement, Retractions, Said, publications, say_together
+from hub.batches import (
+    BATCH_SLICES,
+    CatalogSource,
+    Planner,
+    PlanningRules,
+    Prepared,
+    Question,
+    look_together,
+)
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
 from hub.inbox import Inbox
-from hub.leases import LeaseKeeper, unless_stopped
-from hub.livelog import log_publication
+from hub.leases import LeaseKeeper
 from hub.model.vocabulary import LANE
-from hub.ports import Clock, Committed, EventQueue, Lease, LiveBus, Position, QueuedSlice, Store
+from hub.ports import (
+    Clock,
+    Committed,
+    EventQueue,
+    Lease,
+    LiveBus,
+    Position,
+    QueuedSlice,
+    Situation,
+    Store,
+)
+from hub.rounds import Joint, Rounds
 
 WAIT_SECONDS: Final = 1.0
 TRIM_SECONDS: Final = 0.1
@@ -62,6 +81,10 @@ class Generator:
         self._metrics = metrics
         counts = Inbox(store, bus, clock, rules.default_timezone).counts
         self._retractions = Retractions(store, counts)
+        self._rounds = Rounds(self._read)
+        self._looks = Joint(self._look, StoreUnavailable)
+        self._says = Joint(self._say, BusUnavailable)
+        self._trimmer = Trimmer(queue, self._tell_retracted)
         names = [*(str(number) for number in range(rules.partitions)), LANE]
         self.keeper = LeaseKeeper(store, owner, "generator", names, self.work)
 
@@ -71,38 +94,47 @@ class Generator:
 
     async def work(self, lease: Lease, stop: asyncio.Event) -> None:
         """Work on one partition, from the start of its stream, until stopped or the lease is lost."""
+        name = lease.name
         after: Position | None = None
-        planner = Planner(self._store, self._catalog, self._rules, lease)
-        trimmer = Trimmer(self._queue, lease.name, self._tell_retracted)
+        planner = Planner(self._store, self._looks.ask, self._catalog, self._rules, lease)
         try:
-            while not stop.is_set():
-                reading = _persist(self._queue.read, lease.name, after, BATCH_SLICES, WAIT_SECONDS)
-                slices = await unless_stopped(stop, reading)
-                if not slices:
-                    continue
-                rest: Sequence[QueuedSlice] = slices
-                while rest:
-                    lease, taken = await self._run_batch(planner, trimmer, lease, rest)
-                    rest = rest[taken:]
-                after = slices[-1].position  # the end of an entry: only whole ones can be trimmed
-                trimmer.done_through(after)
-            await trimmer.finish()
+            async with self._rounds.member(name, stop):
+                while not stop.is_set():
+                    slices = rest = await self._rounds.read(name, after)
+                    while rest:
+                        lease, taken = await self._run_batch(planner, lease, rest)
+                        rest = rest[taken:]
+                    if slices:
+                        after = slices[-1].position  # the end of an entry: only whole ones can be trimmed
+                        self._trimmer.done_through(name, after)
+            await self._trimmer.finish(name)
         finally:
-            trimmer.cancel()
+            self._trimmer.forget(name)
+
+    async def _read(
+        self, after: Mapping[str, Position | None], wait_seconds: float
+    ) -> Mapping[str, Sequence[QueuedSlice]]:
+        return await _persist(self._queue.read_many, after, BATCH_SLICES, wait_seconds)
+
+    async def _look(self, questions: Sequence[Question]) -> Sequence[Situation]:
+        return await look_together(self._store, questions)
+
+    async def _say(self, said: Sequence[Said]) -> Sequence[None]:
+        return await say_together(self._bus, said)
 
     async def _run_batch(
-        self, planner: Planner, trimmer: "Trimmer", lease: Lease, slices: Sequence[QueuedSlice]
+        self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
     ) -> tuple[Lease, int]:
         """Plan, commit and publish the first of some slices; returns the lease with its new marks and how many.
 
         Raises `LeaseLost` or `StoreUnavailable`.
         """
-        lease, taken = await self._try_batch(planner, trimmer, lease, slices)
+        lease, taken = await self._try_batch(planner, lease, slices)
         if taken:
             return lease, taken
         for number, one in enumerate(slices, 1):
             if len(slices) > 1:
-                lease, taken = await self._try_batch(planner, trimmer, lease, [one])
+                lease, taken = await self._try_batch(planner, lease, [one])
             if not taken:
                 self._metrics.rejected(lease.name)
                 reason = "Planning failed three times; the server's log has the cause."
@@ -112,7 +144,7 @@ class Generator:
         return lease, len(slices)  # each alone works: what failed was nobody's fault
 
     async def _try_batch(
-        self, planner: Planner, trimmer: "Trimmer", lease: Lease, slices: Sequence[QueuedSlice]
+        self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
     ) -> tuple[Lease, int]:
         """`_run_batch` without the search for a culprit: 0 slices when it failed `TRIES` times."""
         for attempt in range(1, TRIES + 1):
@@ -121,7 +153,7 @@ class Generator:
                 committed = await self._store.commit(prepared.batch)
                 lease = prepared.batch.lease  # should the rest fail, these slices are announced again
                 await self._announce(prepared, committed)
-                trimmer.announced(prepared.announcements)
+                self._trimmer.announced(lease.name, prepared.announcements)
                 return lease, prepared.taken
             except (LeaseLost, StoreUnavailable):
                 raise
@@ -134,13 +166,11 @@ class Generator:
     async def _announce(self, prepared: Prepared, committed: Committed) -> None:
         batch = prepared.batch
         announced = publications(prepared.announcements, committed)
-        if batch.log:
-            announced.append(log_publication(batch.log))
-        if announced:
-            await _persist(self._bus.publish, announced)
+        if announced or batch.log:
+            await _persist(self._says.ask, Said(announced, batch.log))
         if committed.collapsed and (taken_back := await self._retractions.publications(committed)):
             await _persist(self._bus.publish, taken_back)
-        self._count(prepared, len(announced))
+        self._count(prepared, len(announced) + bool(batch.log))
 
     async def _tell_retracted(self, announcements: Sequence[Announcement]) -> None:
         """Tell again what was retracted after its commit and told before its announcement."""
@@ -157,8 +187,16 @@ class Generator:
         self._metrics.published(name, announced)
 
 
+@dataclass(slots=True)
+class _End:
+    """Where a partition's batches ended, and what they announced."""
+
+    announced: list[Announcement] = field(default_factory=list)
+    through: Position | None = None
+
+
 class Trimmer:
-    """Ends one partition's batches beside the work: tells what was retracted meanwhile, then trims the stream.
+    """Ends batches beside the work: tells what was retracted meanwhile, then trims the streams; for all partitions at once.
 
     Both are round trips, one with an fsync, and no batch shall wait for them. What is not trimmed yet when a process dies
     is read again, found planned and announced again, and this comes after it again.
@@ -167,55 +205,55 @@ class Trimmer:
     def __init__(
         self,
         queue: EventQueue,
-        partition: str,
         tell_retracted: Callable[[Sequence[Announcement]], Coroutine[Any, Any, None]],
     ) -> None:
         self._queue = queue
-        self._partition = partition
         self._tell_retracted = tell_retracted
-        self._announced: list[Announcement] = []
-        self._through: Position | None = None
+        self._ends: dict[str, _End] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def announced(self, announcements: Sequence[Announcement]) -> None:
+    def announced(self, partition: str, announcements: Sequence[Announcement]) -> None:
         """These went out: whether one of them was retracted before is to be looked at."""
-        self._announced += announcements
+        self._ends.setdefault(partition, _End()).announced += announcements
 
-    def done_through(self, position: Position) -> None:
+    def done_through(self, partition: str, position: Position) -> None:
         """Everything up to here was announced: it is trimmed within `TRIM_SECONDS`, if Redis is there."""
-        self._through = position
+        self._ends.setdefault(partition, _End()).through = position
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name=f"trim-{self._partition}")
+            self._task = asyncio.create_task(self._run(), name="trim-partitions")
 
     async def _run(self) -> None:
-        trimmed: Position | None = None
-        while self._through is not None and self._through != trimmed:
+        while any(end.through is not None for end in self._ends.values()):
             await asyncio.sleep(TRIM_SECONDS)
             try:
-                trimmed = await _persist(self._end_batches, self._through)
+                await _persist(self._end_batches, self._ends)
             except StoreUnavailable as error:
-                _log.warning("partition %s is trimmed later: %s", self._partition, error)
+                _log.warning("partitions are trimmed later: %s", error)
                 await asyncio.sleep(WAIT_SECONDS)
-        self._through = None
 
-    async def _end_batches(self, through: Position) -> Position:
-        count = len(self._announced)
-        await self._tell_retracted(self._announced[:count])
-        del self._announced[:count]
-        await self._queue.trim(self._partition, through)
-        return through
+    async def _end_batches(self, ends: Mapping[str, _End]) -> None:
+        through = [(name, end, end.through) for name, end in ends.items() if end.through is not None]
+        counts = [len(end.announced) for _, end, _ in through]
+        await self._tell_retracted([row for _, end, _ in through for row in end.announced])
+        for (_, end, _), count in zip(through, counts, strict=True):
+            del end.announced[:count]
+        await asyncio.gather(*(self._queue.trim(name, position) for name, _, position in through))
+        for _, end, position in through:
+            if end.through == position:
+                end.through = None
 
-    async def finish(self) -> None:
-        """Do at once what is left, if Redis and the store are there: the next owner need not."""
-        self.cancel()
-        if self._through is not None:
+    async def finish(self, partition: str) -> None:
+        """Do at once what is left of a partition, if Redis and the store are there: the next owner need not."""
+        if end := self.forget(partition):
             with suppress(QueueUnavailable, BusUnavailable, StoreUnavailable):
-                await self._end_batches(self._through)
+                await self._end_batches({partition: end})
 
-    def cancel(self) -> None:
-        """Trim no more."""
-        if self._task is not None:
+    def forget(self, partition: str) -> _End | None:
+        """Trim it no more."""
+        end = self._ends.pop(partition, None)
+        if not self._ends and self._task is not None:
             self._task.cancel()
+        return end
 
 
 async def _persist(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs) -> T:

@@ -19,7 +19,7 @@ class _Stream(Generic[T]):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last: _Id = (0, 0)
-        self._grown = asyncio.Event()
+        self.growth = asyncio.Event()  # set by the next entry
         self.ids: list[_Id] = []
         self.entries: list[T] = []
 
@@ -30,8 +30,8 @@ class _Stream(Generic[T]):
         self._last = (ms, 0) if ms > last_ms else (last_ms, last_seq + 1)
         self.ids.append(self._last)
         self.entries.append(entry)
-        self._grown.set()
-        self._grown = asyncio.Event()
+        self.growth.set()
+        self.growth = asyncio.Event()
         return self._last
 
     async def after(self, entry_id: _Id, wait_seconds: float) -> list[tuple[_Id, T]]:
@@ -39,7 +39,7 @@ class _Stream(Generic[T]):
         if start == len(self.ids) and wait_seconds > 0:
             try:
                 async with asyncio.timeout(wait_seconds):
-                    await self._grown.wait()
+                    await self.growth.wait()
             except TimeoutError:
                 return []
             start = bisect_right(self.ids, entry_id)
@@ -95,12 +95,23 @@ class MemoryQueue:
     ) -> list[QueuedSlice]:
         """See `EventQueue.read`."""
         start = (after.ms, after.seq) if after else (0, 0)
-        slices: list[QueuedSlice] = []
-        for (ms, seq), raws in await self._streams[partition].after(start, wait_seconds):
-            if len(slices) >= limit:
-                break
-            slices += [QueuedSlice(Position(ms, seq, index), raw) for index, raw in enumerate(raws)]
-        return slices
+        return _slices(await self._streams[partition].after(start, wait_seconds), limit)
+
+    async def read_many(
+        self, after: Mapping[str, Position | None], limit: int, wait_seconds: float
+    ) -> dict[str, list[QueuedSlice]]:
+        """See `EventQueue.read_many`."""
+        found = {name: await self.read(name, position, limit, 0) for name, position in after.items()}
+        found = {name: slices for name, slices in found.items() if slices}
+        if found or wait_seconds <= 0:
+            return found
+        growth = [asyncio.ensure_future(self._streams[name].growth.wait()) for name in after]
+        try:
+            await asyncio.wait(growth, timeout=wait_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in growth:
+                one.cancel()
+        return await self.read_many(after, limit, 0)
 
     async def trim(self, partition: str, through: Position) -> None:
         """See `EventQueue.trim`."""
@@ -154,6 +165,15 @@ class MemoryQueue:
             del self._keys[key]
             return None
         return known
+
+
+def _slices(entries: Sequence[tuple[_Id, list[bytes]]], limit: int) -> list[QueuedSlice]:
+    slices: list[QueuedSlice] = []
+    for (ms, seq), raws in entries:
+        if len(slices) >= limit:
+            break
+        slices += [QueuedSlice(Position(ms, seq, index), raw) for index, raw in enumerate(raws)]
+    return slices
 
 
 def _entry_id(text: str) -> _Id:

@@ -5,7 +5,7 @@ fsync. An append that raised may have happened, and is never repeated from here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ _GROWTH = 4
 _READ_BYTES = 4 * 1024 * 1024
 
 T = TypeVar("T")
+_Entries = list[tuple[bytes, list[T]]]
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
@@ -61,14 +62,27 @@ class RedisQueue:
         self, partition: str, after: Position | None, limit: int, wait_seconds: float
     ) -> list[QueuedSlice]:
         """See `EventQueue.read`. A slice of a foreign entry is handed over like any other."""
-        start = f"{after.ms}-{after.seq}" if after else "0-0"
-        entries = await self._read_entries(
-            self._keys.queue(partition), start, limit, wait_seconds, _slices_of
-        )
-        found = []
-        for entry_id, slices in entries:
-            ms, seq = _split_id(entry_id)
-            found += [QueuedSlice(Position(ms, seq, index), raw) for index, raw in enumerate(slices)]
+        found = await self.read_many({partition: after}, limit, wait_seconds)
+        return found.get(partition, [])
+
+    async def read_many(
+        self, after: Mapping[str, Position | None], limit: int, wait_seconds: float
+    ) -> dict[str, list[QueuedSlice]]:
+        """See `EventQueue.read_many`. One XREAD; what has more waiting is then read on by itself."""
+        starts = {
+            self._keys.queue(name): f"{position.ms}-{position.seq}" if position else "0-0"
+            for name, position in after.items()
+        }
+        read = await self._read_streams(starts, limit, wait_seconds, _slices_of)
+        found = {}
+        for name in after:
+            if entries := read.get(self._keys.queue(name)):
+                found[name] = [
+                    QueuedSlice(Position(ms, seq, index), raw)
+                    for entry_id, slices in entries
+                    for ms, seq in [_split_id(entry_id)]
+                    for index, raw in enumerate(slices)
+                ]
         return found
 
     async def trim(self, partition: str, through: Position) -> None:
@@ -86,12 +100,12 @@ class RedisQueue:
 
     async def read_ingest(self, after: str | None, limit: int, wait_seconds: float) -> list[IngestEntry]:
         """See `EventQueue.read_ingest`. Of a field given twice the last counts."""
-        entries = await self._read_entries(
-            self._keys.ingest, after or "0-0", limit, wait_seconds, lambda fields: [fields]
+        read = await self._read_streams(
+            {self._keys.ingest: after or "0-0"}, limit, wait_seconds, lambda fields: [fields]
         )
         return [
             IngestEntry(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
-            for entry_id, [fields] in entries
+            for entry_id, [fields] in read.get(self._keys.ingest, [])
         ]
 
     async def trim_ingest(self, through: str) -> None:
@@ -127,28 +141,39 @@ class RedisQueue:
     async def _trim(self, stream: str, ms: int, seq: int) -> None:
         await self._commands.call("XTRIM", stream, "MINID", "=", f"{ms}-{seq + 1}")
 
-    async def _read_entries(
+    async def _read_streams(
         self,
-        stream: str,
-        after: str,
+        starts: Mapping[str, str],
         limit: int,
         wait_seconds: float,
         unpack: Callable[[list[bytes]], list[T]],
-    ) -> list[tuple[bytes, list[T]]]:
-        """Whole entries after an id, until they hold `limit` things or are many bytes; waits only for the first."""
-        entries: list[tuple[bytes, list[T]]] = []
+    ) -> dict[str, _Entries[T]]:
+        """Whole entries of each stream after an id, until they hold `limit` things or are many bytes; waits for the first."""
+        block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 else ()
+        count = min(self._first_count(stream, limit) for stream in starts)
+        reply: Any = await self._commands.call(
+            "XREAD", "COUNT", count, *block, "STREAMS", *starts, *starts.values(), wait_seconds=wait_seconds
+        )
+        return {
+            name.decode(): await self._read_on(name.decode(), batch, count, limit, unpack)
+            for name, batch in reply or ()
+        }
+
+    async def _read_on(
+        self,
+        stream: str,
+        batch: list[tuple[bytes, list[bytes]]],
+        count: int,
+        limit: int,
+        unpack: Callable[[list[bytes]], list[T]],
+    ) -> _Entries[T]:
+        """The entries of a first read by `count`, and what follows them up to the limits."""
+        entries: _Entries[T] = []
         weight = size = 0
-        last: str | bytes = after
-        count = max(1, min(_FIRST_ENTRIES, int(limit / self._typical_weight.get(stream, 1.0))))
         while True:
-            block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 and not entries else ()
-            reply: Any = await self._commands.call(
-                "XREAD", "COUNT", count, *block, "STREAMS", stream, last, wait_seconds=wait_seconds
-            )
-            batch: list[tuple[bytes, list[bytes]]] = reply[0][1] if reply else []
-            for last, fields in batch:
+            for entry_id, fields in batch:
                 things = unpack(fields)
-                entries.append((last, things))
+                entries.append((entry_id, things))
                 weight += len(things)
                 size += sum(map(len, fields))
                 if weight >= limit or size >= _READ_BYTES:
@@ -158,10 +183,17 @@ class RedisQueue:
                     by_weight = (limit - weight) * len(entries) // max(weight, 1)
                     by_size = (_READ_BYTES - size) * len(entries) // max(size, 1)
                     count = max(1, min(count * _GROWTH, by_weight, by_size))
+                    reply: Any = await self._commands.call(
+                        "XREAD", "COUNT", count, "STREAMS", stream, entries[-1][0]
+                    )
+                    batch = reply[0][1] if reply else []
                     continue
             if entries:
                 self._typical_weight[stream] = max(1.0, weight / len(entries))
             return entries
+
+    def _first_count(self, stream: str, limit: int) -> int:
+        return max(1, min(_FIRST_ENTRIES, int(limit / self._typical_weight.get(stream, 1.0))))
 
 
 def _slices_of(fields: list[bytes]) -> list[bytes]:

@@ -101,6 +101,15 @@ class EventQueue(Protocol):
         """Up to about `limit` slices after a position (None: from the start); whole entries; waits when empty."""
         ...
 
+    async def read_many(
+        self, after: Mapping[str, Position | None], limit: int, wait_seconds: float
+    ) -> dict[str, list[QueuedSlice]]:
+        """`read` for several partitions at once, `limit` for each; waits only when all are empty.
+
+        Partitions without news are left out.
+        """
+        ...
+
     async def trim(self, partition: str, through: Position) -> None:
         """Remove all entries up to and including the one of `through`. Repeating it changes nothing."""
         ...

@@ -191,6 +191,38 @@ async def test_a_call_may_be_larger_than_one_entry(queue: EventQueue) -> None:
     assert (await queue.waiting())["0"] == 5_000
 
 
+async def test_several_partitions_are_read_at_once_each_from_its_own_place(queue: EventQueue) -> None:
+    await queue.append([Append("a", {"0": b"a0", "1": b"a1"})])
+    await queue.append([Append("b", {"0": b"b0"})])
+    [first] = [part for part in await queue.read("0", None, 10, 0) if part.raw == b"a0"]
+    found = await queue.read_many({"0": first.position, "1": None, "2": None}, 10, 0)
+    assert {name: [part.raw for part in slices] for name, slices in found.items()} == {
+        "0": [b"b0"],
+        "1": [b"a1"],
+    }
+    assert found["1"] == await queue.read("1", None, 10, 0)
+
+
+async def test_the_limit_holds_for_each_partition(queue: EventQueue) -> None:
+    for number in range(60):
+        await queue.append([Append(f"e{number}", {"0": b"%d" % number, "1": b"%d" % number})])
+    found = await queue.read_many({"0": None, "1": None}, 40, 0)
+    assert {name: [int(part.raw) for part in slices] for name, slices in found.items()} == {
+        "0": list(range(40)),
+        "1": list(range(40)),
+    }
+
+
+async def test_a_read_of_several_waits_for_the_first_news_of_any(queue: EventQueue) -> None:
+    reading = asyncio.create_task(queue.read_many({"0": None, "1": None, "2": None}, 10, 20))
+    while not reading.done():  # appended again should the first have come before the read
+        await queue.append([Append("e", {"1": b"e"})])
+        await asyncio.wait([reading], timeout=0.2)
+    found = reading.result()
+    assert {name: slices[0].raw for name, slices in found.items()} == {"1": b"e"}
+    assert await queue.read_many({"0": None, "2": None}, 10, 0.05) == {}
+
+
 async def test_a_reader_waits_for_the_next_event(queue: EventQueue) -> None:
     await queue.append([Append("e1", {"0": b"1"})])
     [first] = await queue.read("0", None, 10, 0)

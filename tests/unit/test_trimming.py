@@ -19,12 +19,14 @@ class Queue(MemoryQueue):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock, 4)
         self.trims: list[Position] = []
+        self.trimmed: list[tuple[str, Position]] = []
         self.begun = asyncio.Event()
         self.open = asyncio.Event()
         self.away = False
 
     async def trim(self, partition: str, through: Position) -> None:
         self.trims.append(through)
+        self.trimmed.append((partition, through))
         self.begun.set()
         await self.open.wait()
         if self.away:
@@ -54,28 +56,28 @@ def at(ms: int) -> Position:
 
 async def test_many_batches_share_a_trim_and_wait_for_none(clock: FakeClock) -> None:
     queue = Queue(clock)
-    trimmer = Trimmer(queue, "1", Told(queue))
+    trimmer = Trimmer(queue, Told(queue))
     for ms in range(1, 11):
-        trimmer.done_through(at(ms))
+        trimmer.done_through("1", at(ms))
     await queue.begun.wait()
     assert queue.trims == [at(10)]
-    trimmer.done_through(at(11))  # while it is under way
+    trimmer.done_through("1", at(11))  # while it is under way
     queue.open.set()
     queue.begun.clear()
     await queue.begun.wait()
     assert queue.trims == [at(10), at(11)]
-    await trimmer.finish()
+    await trimmer.finish("1")
     assert queue.trims[2:] in ([], [at(11)])  # repeated at most when it was cut off
 
 
 async def test_the_end_trims_what_is_left_at_once(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
-    trimmer = Trimmer(queue, "1", Told(queue))
-    trimmer.done_through(at(1))
-    await trimmer.finish()
+    trimmer = Trimmer(queue, Told(queue))
+    trimmer.done_through("1", at(1))
+    await trimmer.finish("1")
     assert queue.trims == [at(1)]
-    await Trimmer(queue, "1", Told(queue)).finish()
+    await Trimmer(queue, Told(queue)).finish("1")
     assert queue.trims == [at(1)]
 
 
@@ -83,26 +85,26 @@ async def test_the_end_does_not_wait_for_redis(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
     queue.away = True
-    trimmer = Trimmer(queue, "1", Told(queue))
-    trimmer.done_through(at(1))
-    await trimmer.finish()
+    trimmer = Trimmer(queue, Told(queue))
+    trimmer.done_through("1", at(1))
+    await trimmer.finish("1")
     assert queue.trims == [at(1)]
-    trimmer.cancel()
+    trimmer.forget("1")
 
 
 async def test_retractions_of_many_batches_are_looked_for_once_and_before_the_trim(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
     told = Told(queue)
-    trimmer = Trimmer(queue, "1", told)
+    trimmer = Trimmer(queue, told)
     rows: list[Any] = ["first", "second", "third"]
     for ms, row in enumerate(rows, 1):
-        trimmer.announced([row])
-        trimmer.done_through(at(ms))
+        trimmer.announced("1", [row])
+        trimmer.done_through("1", at(ms))
     await queue.begun.wait()
     assert told.looks == [(0, rows)]
     assert queue.trims == [at(3)]
-    await trimmer.finish()
+    await trimmer.finish("1")
 
 
 async def test_nothing_is_trimmed_whose_retractions_could_not_be_looked_for(
@@ -113,14 +115,42 @@ async def test_nothing_is_trimmed_whose_retractions_could_not_be_looked_for(
     queue.open.set()
     told = Told(queue)
     told.away = True
-    trimmer = Trimmer(queue, "1", told)
+    trimmer = Trimmer(queue, told)
     row: Any = "row"
-    trimmer.announced([row])
-    trimmer.done_through(at(1))
+    trimmer.announced("1", [row])
+    trimmer.done_through("1", at(1))
     await told.asked.wait()
     assert not queue.trims
     told.away = False
     await queue.begun.wait()
     assert told.looks == [(0, ["row"])]
     assert queue.trims == [at(1)]
-    await trimmer.finish()
+    await trimmer.finish("1")
+
+
+async def test_all_partitions_share_a_look_and_a_moment(clock: FakeClock) -> None:
+    queue = Queue(clock)
+    queue.open.set()
+    told = Told(queue)
+    trimmer = Trimmer(queue, told)
+    for partition, row in (("1", "one"), ("2", "two"), ("lane", "three")):
+        rows: list[Any] = [row]
+        trimmer.announced(partition, rows)
+        trimmer.done_through(partition, at(7))
+    await queue.begun.wait()
+    assert told.looks == [(0, ["one", "two", "three"])]
+    assert queue.trimmed == [("1", at(7)), ("2", at(7)), ("lane", at(7))]
+    for partition in ("1", "2", "lane"):
+        await trimmer.finish(partition)
+
+
+async def test_the_end_of_one_partition_leaves_the_others_alone(clock: FakeClock) -> None:
+    queue = Queue(clock)
+    queue.open.set()
+    trimmer = Trimmer(queue, Told(queue))
+    for partition in ("1", "2"):
+        trimmer.done_through(partition, at(3))
+    trimmer.forget("1")  # its lease was lost
+    await queue.begun.wait()
+    assert queue.trimmed == [("2", at(3))]
+    await trimmer.finish("2")
