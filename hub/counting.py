@@ -85,8 +85,8 @@ class Counting:
         future = self._waiting.get(user_id)
         if future is None:
             future = self._waiting[user_id] = asyncio.get_running_loop().create_future()
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._work(), name="count-unread")
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name="count-unread")
         return await asyncio.shield(future)
 
     async def _work(self) -> None:
@@ -127,7 +127,7 @@ class Counting:
                 continue
             try:
                 counts = await self._count(one, now_us)
-            except StoreUnavailable as error:
+            except Exception as error:  # noqa: BLE001 - handed to whoever waits
                 future.set_exception(error)
                 future.exception()
                 continue
