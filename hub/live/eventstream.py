@@ -128,9 +128,6 @@ class EventStreamConnection(Connection):
         else:
             self.send(data)
 
-    def push_subscription(self, channel: str, subscribed: bool, epoch: str = "", offset: int = 0) -> None:
-        """EventSource knows no subscriptions."""
-
     def gap(self, channel: str) -> None:  # noqa: ARG002
         """Tell the client to refetch."""
         self.send(self._framed(sse.gap()))

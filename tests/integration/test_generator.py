@@ -330,13 +330,14 @@ async def test_a_batch_closes_when_ten_milliseconds_were_planned(
 @pytest.mark.req("R23", "R25")
 async def test_with_a_backlog_batches_are_large(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits behind a full batch is served soonest by few transactions."""
-    moment = 0.0
+    moment = step = 0.0
 
     def perf_counter() -> float:
         nonlocal moment
-        moment += 0.004
+        moment += step
         return moment
 
+    monkeypatch.setattr(batches, "perf_counter", perf_counter)
     many = batches.BATCH_SLICES + 20
     await shop.publish_many(*({"to": "alice", "title": str(n)} for n in range(many)))
     await shop.generate()
@@ -344,7 +345,7 @@ async def test_with_a_backlog_batches_are_large(shop: Workshop, monkeypatch: pyt
         many
     ]  # the few beyond a batch are none of their own
     shop.commits.clear()
-    monkeypatch.setattr(batches, "perf_counter", perf_counter)
+    step = 0.004
     await shop.publish_many(*({"to": "alice", "title": str(n)} for n in range(many)))
     await shop.generate()
     assert len(shop.commits[0].slices) == 13  # 50 ms at 4 ms for each

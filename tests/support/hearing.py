@@ -31,9 +31,9 @@ class Hearing:
         self.states.append("restored")
         self._tell()
 
-    async def messages(self, count: int) -> list[Message]:
+    async def messages(self, count: int, timeout_seconds: float = 10.0) -> list[Message]:
         """The messages, once there are so many."""
-        await self.until(lambda: len(self.heard) >= count)
+        await self.until(lambda: len(self.heard) >= count, timeout_seconds)
         return self.heard
 
     async def controls(self, count: int) -> list[bytes]:
