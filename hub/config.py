@@ -8,29 +8,23 @@ import re
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from hub.config_channels import PROVIDER_FIELDS, ChannelSettings, need, setting, words
 from hub.config_sources import PREFIX, SecretFiles, sentence, variable
 from hub.errors import ConfigError
-from hub.keyfiles import load_or_create_secret, new_api_key, new_token_secret
+from hub.keyfiles import load_or_create_secret, new_api_key, new_token_secret, new_vapid_key
 from hub.origins import OriginPolicy, PublicUrl, is_loopback_host, parse_origin_rule
 from hub.ratelimit import RateLimit
 from hub.urls import database_url_problem, redis_url_problem, sqlalchemy_url
 
-T = TypeVar("T")
 
-
-def _setting(default: Any, description: str, accepts: str) -> Any:
-    """A field: what the knob trades, and what its value may be (the end of the sentence of a refusal)."""
-    return Field(default=default, description=description, json_schema_extra={"accepts": accepts})
-
-
-class Settings(BaseSettings):
+class Settings(ChannelSettings):
     """Every knob of the product. Field `x_y` is the variable `CLARION_X_Y`."""
 
     model_config = SettingsConfigDict(
@@ -43,128 +37,128 @@ class Settings(BaseSettings):
         ignored_types=(cached_property,),
     )
 
-    host: str = _setting(
+    host: str = setting(
         "127.0.0.1",
         "Where nodes listen: 127.0.0.1 keeps strangers out, 0.0.0.0 lets a network in.",
         "an address or host name, such as 127.0.0.1 or 0.0.0.0",
     )
-    port: int = _setting(
+    port: int = setting(
         8000,
         "The port of the nodes; those on one machine share it.",
         "a whole number from 1 to 65535",
     )
-    public_url: str | None = _setting(
+    public_url: str | None = setting(
         None,
         "The address that links carry; unset, it is made from host and port, which others may not reach.",
         "an http:// or https:// address, with a path if you like, without query or user name",
     )
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = _setting(
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = setting(
         (),
         "Proxies whose X-Forwarded-* headers are believed; one too many lets clients forge theirs.",
         "addresses or networks separated by spaces or commas, such as 10.0.0.0/8 127.0.0.1",
     )
-    data_dir: Path = _setting(
+    data_dir: Path = setting(
         Path("data"),
         "Embedded Valkey, SQLite and generated keys: one folder to keep, to back up and to protect.",
         "a folder that this user may write",
     )
-    redis_url: SecretStr | None = _setting(
+    redis_url: SecretStr | None = setting(
         None,
         "A Redis or Valkey of your own, not the embedded one; its AOF policy decides what a 202 is worth.",
         "redis://, rediss:// or unix:// with an optional database number, such as redis://localhost:6379/0",
     )
-    redis_prefix: str = _setting(
+    redis_prefix: str = setting(
         "clarion",
         "Goes before every key, so that deployments can share a Redis; changing it means starting empty.",
         "1 to 64 letters, digits, dots, dashes or underscores",
     )
-    database_url: SecretStr | None = _setting(
+    database_url: SecretStr | None = setting(
         None,
         "PostgreSQL instead of SQLite: needed for several machines, slower to set up.",
         "postgresql://user:password@host/database or sqlite:///path",
     )
-    api_key: SecretStr | None = _setting(
+    api_key: SecretStr | None = setting(
         None,
         "A first API key with all scopes; unset, one is generated into the data folder.",
         "at least 16 printable ASCII characters without spaces",
     )
-    token_secret: SecretStr | None = _setting(
+    token_secret: SecretStr | None = setting(
         None,
         "Signs and verifies user tokens (HS256); several let you rotate: the first signs, all verify.",
         "secrets of at least 32 bytes each, separated by spaces",
     )
-    token_jwks_url: str | None = _setting(
+    token_jwks_url: str | None = setting(
         None,
         "Verifies tokens of your identity provider (RS256, ES256, EdDSA); its outage keeps new users out.",
         "an https:// address (http:// on a loopback host)",
     )
-    token_issuer: str | None = _setting(
+    token_issuer: str | None = setting(
         None,
         "The `iss` that tokens must carry; unset, it is not looked at.",
         "a text without spaces",
     )
-    token_audience: str | None = _setting(
+    token_audience: str | None = setting(
         None,
         "The `aud` that tokens must carry; unset, it is not looked at.",
         "a text without spaces",
     )
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = _setting(
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = setting(
         (),
         "Sites whose pages may call /v1/me/* and the live routes: each is trusted with its users' tokens.",
         "origins separated by spaces or commas, such as https://app.example.com or https://*.example.com",
     )
-    partitions: int = _setting(
+    partitions: int = setting(
         8,
         "How far generators can be spread; fixed at the first start, since it decides each user's partition.",
         "a whole number from 1 to 1024",
     )
-    queue_limit: int = _setting(
+    queue_limit: int = setting(
         500_000,
         "Waiting events beyond which publishing gets 503: room for an outage against memory.",
         "a whole number from 1 to 1000000000",
     )
-    retention_days: int = _setting(
+    retention_days: int = setting(
         90,
         "How long inbox and log are kept: history against disk.",
         "a whole number from 1 to 36500",
     )
-    timezone: str = _setting(
+    timezone: str = setting(
         "UTC",
         "The zone of users who have none: decides their quiet hours and local send times.",
         "an IANA time zone, such as Europe/Berlin",
     )
-    log_format: Literal["text", "json"] | None = _setting(
+    log_format: Literal["text", "json"] | None = setting(
         None,
         "Text is for eyes, json for machines; unset, a terminal gets text and everything else json.",
         "text or json",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info",
         "More says more and costs time and disk.",
         "debug, info, warning or error",
     )
-    rate_limit: Annotated[RateLimit | None, NoDecode] = _setting(
+    rate_limit: Annotated[RateLimit | None, NoDecode] = setting(
         RateLimit(600, 60),
         "Calls that one user may make on each node: room for busy pages against floods.",
         "a count per s, m, h or d, such as 600/m or 100/5m, or none",
     )
 
-    metrics_port: int | None = _setting(
+    metrics_port: int | None = setting(
         None,
         "Where a generator answers scrapes of its metrics; unset, nowhere. Nodes have /metrics.",
         "a whole number from 1 to 65535",
     )
-    metrics_peers: Annotated[tuple[str, ...], NoDecode] = _setting(
+    metrics_peers: Annotated[tuple[str, ...], NoDecode] = setting(
         (),
         "Other processes whose metrics a node shows with its own, when they cannot be scraped one by one.",
         "http:// addresses separated by spaces or commas",
     )
-    process_name: str | None = _setting(
+    process_name: str | None = setting(
         None,
         "The label `process` of all metrics of this process, for several that are scraped as one; unset, no label.",
         "1 to 64 letters, digits, dots, dashes or underscores",
     )
-    direct_port: int | None = _setting(
+    direct_port: int | None = setting(
         None,
         "A port on 127.0.0.1 of this node alone: asks one of those that share CLARION_PORT; unset, there is none.",
         "a whole number from 1 to 65535",
@@ -187,17 +181,17 @@ class Settings(BaseSettings):
     @field_validator("host")
     @classmethod
     def _host(cls, value: str) -> str:
-        return _need(value, re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", value))
+        return need(value, re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", value))
 
     @field_validator("port", "metrics_port", "direct_port")
     @classmethod
     def _port(cls, value: int | None) -> int | None:
-        return _need(value, value is None or 1 <= value <= 65_535)
+        return need(value, value is None or 1 <= value <= 65_535)
 
     @field_validator("metrics_peers", mode="before")
     @classmethod
     def _metrics_peers(cls, value: object) -> object:
-        return tuple(_need(part, re.fullmatch(r"https?://[^\s/]+(/\S*)?", part)) for part in _words(value))
+        return tuple(need(part, re.fullmatch(r"https?://[^\s/]+(/\S*)?", part)) for part in words(value))
 
     @field_validator("public_url")
     @classmethod
@@ -207,7 +201,7 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _trusted_proxies(cls, value: object) -> object:
-        return tuple(ip_network(part, strict=False) for part in _words(value))
+        return tuple(ip_network(part, strict=False) for part in words(value))
 
     @field_validator("data_dir")
     @classmethod
@@ -224,7 +218,7 @@ class Settings(BaseSettings):
     @field_validator("redis_prefix", "process_name")
     @classmethod
     def _name(cls, value: str | None) -> str | None:
-        return _need(value, value is None or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value))
+        return need(value, value is None or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value))
 
     @field_validator("database_url")
     @classmethod
@@ -236,7 +230,7 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _api_key(cls, value: SecretStr | None) -> SecretStr | None:
-        return _need(value, value is None or re.fullmatch(r"[!-~]{16,512}", value.get_secret_value()))
+        return need(value, value is None or re.fullmatch(r"[!-~]{16,512}", value.get_secret_value()))
 
     @field_validator("token_secret")
     @classmethod
@@ -245,7 +239,7 @@ class Settings(BaseSettings):
         for number, word in enumerate(words, 1):
             if len(word.encode()) < 32:
                 raise ValueError(f"secret {number} of {len(words)} has {len(word.encode())} bytes")
-        return _need(value, words)
+        return need(value, words)
 
     @field_validator("token_jwks_url")
     @classmethod
@@ -254,37 +248,37 @@ class Settings(BaseSettings):
         good = parts.hostname and (
             parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(parts.hostname))
         )
-        return _need(value, good)
+        return need(value, good)
 
     @field_validator("token_issuer", "token_audience")
     @classmethod
     def _token_claims(cls, value: str | None) -> str | None:
-        return _need(value, value is None or re.fullmatch(r"\S{1,512}", value))
+        return need(value, value is None or re.fullmatch(r"\S{1,512}", value))
 
     @field_validator("allowed_origins", mode="before")
     @classmethod
     def _allowed_origins(cls, value: object) -> object:
-        return tuple(parse_origin_rule(part) for part in _words(value))
+        return tuple(parse_origin_rule(part) for part in words(value))
 
     @field_validator("partitions")
     @classmethod
     def _partitions(cls, value: int) -> int:
-        return _need(value, 1 <= value <= 1_024)
+        return need(value, 1 <= value <= 1_024)
 
     @field_validator("queue_limit")
     @classmethod
     def _queue_limit(cls, value: int) -> int:
-        return _need(value, 1 <= value <= 1_000_000_000)
+        return need(value, 1 <= value <= 1_000_000_000)
 
     @field_validator("retention_days")
     @classmethod
     def _retention_days(cls, value: int) -> int:
-        return _need(value, 1 <= value <= 36_500)
+        return need(value, 1 <= value <= 36_500)
 
     @field_validator("timezone")
     @classmethod
     def _timezone(cls, value: str) -> str:
-        return _need(value, value in available_timezones())
+        return need(value, value in available_timezones())
 
     @field_validator("log_format", "log_level", mode="before")
     @classmethod
@@ -345,7 +339,7 @@ class Settings(BaseSettings):
         return tuple(word.encode() for word in self.token_secret.get_secret_value().split())
 
     def with_generated_secrets(self, *, create: bool = True) -> "Settings":
-        """Fill an unset API key and token secret from the data folder; the first process makes them (0600).
+        """Fill an unset API key, token secret and push key from the data folder; the first process makes them (0600).
 
         Without `create` those that the folder lacks stay unset.
         """
@@ -353,6 +347,7 @@ class Settings(BaseSettings):
         for name, file, make in (
             ("api_key", "api-key", new_api_key),
             ("token_secret", "token-secret", new_token_secret),
+            ("vapid_private_key", "vapid-private-key", new_vapid_key),
         ):
             path = self.data_dir / file
             if getattr(self, name) is None and (create or path.exists()):
@@ -368,6 +363,12 @@ class Settings(BaseSettings):
             urlsplit(value.get_secret_value()) for value in (self.redis_url, self.database_url) if value
         ]
         passwords = [address.password for address in addresses if address.password]
+        if self.vapid_private_key:
+            texts.append(self.vapid_private_key.get_secret_value())
+        for channel in PROVIDER_FIELDS.values():
+            for url in self.providers(channel):
+                passwords += [url.password] if url.password else []
+                texts += [url.inner] if url.inner else []
         return tuple({*texts, *passwords, *map(unquote, passwords)})
 
 
@@ -378,15 +379,3 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise ConfigError(sentence(error, Settings.model_fields, given)) from None
-
-
-def _need(value: T, condition: object) -> T:
-    if not condition:
-        raise ValueError
-    return value
-
-
-def _words(value: object) -> list[str]:
-    if isinstance(value, str):
-        return value.replace(",", " ").split()
-    return [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]

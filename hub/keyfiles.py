@@ -4,6 +4,7 @@ Whatever number of processes start together, all get the same text. A crash at a
 state or the new one, never half a secret.
 """
 
+import base64
 import fcntl
 import os
 import secrets
@@ -21,6 +22,14 @@ def new_api_key() -> str:
 def new_token_secret() -> str:
     """384 random bits, more than HS256 asks for (RFC 7518 §3.2: at least 256)."""
     return secrets.token_urlsafe(48)
+
+
+def new_vapid_key() -> str:
+    """A P-256 private key as web push libraries write it: its 32 bytes in base64url (RFC 8292 asks for this curve)."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    number = ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value
+    return base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode()
 
 
 def make_private_folder(folder: Path) -> None:

@@ -19,10 +19,12 @@ from hub.model.preferences import locale_chain
 from hub.model.templates import names_in, render
 from hub.model.types import Texts, TypeVersion
 from hub.model.users import Profile
+from hub.model.vocabulary import Channel
 
 TITLE_LIMIT: Final = 1000
 BODY_LIMIT: Final = 10_000
 LINK_LIMIT: Final = 2048
+CHANNEL_TEXTS: Final = ("subject", "html", "mjml", "text")
 _UNSOUND: Final = re.compile("[\x00\ud800-\udfff]")
 
 NOBODY: Final = Profile("")  # stands for the recipient where many read
@@ -72,7 +74,7 @@ def render_content(
     `sources`: the `own_texts` of that locale, from a caller who has them.
     """
     definition = kind.definition
-    work = _Rendering(_variables(event, kind, recipient, actor, urls or {}))
+    work = _Rendering(template_variables(event, kind, recipient, actor, urls or {}))
     sources = sources or own_texts(kind, locale)
     title, body = event.title, event.body
     if title is None and (source := sources.title) is not None:
@@ -114,6 +116,18 @@ def own_texts(kind: TypeVersion, locale: str | None) -> Texts:
     return Texts(title=first("title"), body=first("body"), url=first("url"), icon=first("icon"))
 
 
+def channel_texts(kind: TypeVersion, channel: Channel, locale: str | None) -> dict[str, str]:
+    """A channel's own templates (`subject`, `html`, `mjml`, `text`) for a locale, each from the narrowest that has it."""
+    definition = kind.definition
+    rule = definition.channels.get(channel)
+    found = {
+        name: text for name in CHANNEL_TEXTS if rule is not None and (text := getattr(rule, name)) is not None
+    }
+    for key in reversed(list(locale_chain(definition.locales, locale))):  # the widest first
+        found |= definition.locales[key].channels.get(channel, {})
+    return found
+
+
 def reads_recipient(kind: TypeVersion, texts: Texts) -> bool:
     """Whether in-app texts differ from one recipient to the next."""
     sources = [texts.title, texts.body, texts.url, texts.icon]
@@ -146,9 +160,10 @@ def _actions(work: _Rendering, actions: list[Action]) -> tuple[Action, ...]:
     return tuple(shown)
 
 
-def _variables(
+def template_variables(
     event: Event, kind: TypeVersion, recipient: Profile, actor: Profile | None, urls: Mapping[str, str]
 ) -> dict[str, Any]:
+    """What every template gets; `items` and `count` are one event's."""
     return {
         "data": event.data,
         "items": [event.data],

@@ -1,4 +1,8 @@
-"""Deliveries: one notification on one addressed channel for one user, and the one table of their allowed moves."""
+"""Deliveries: one notification on one addressed channel for one user, and the one table of their allowed moves.
+
+A delivery waits (`held` for a reason that may go away, `queued` because it is due, `failed` until it is tried again),
+is `sending` while an attempt runs, and ends. Every move is a conditional change of its row.
+"""
 
 from typing import Final
 
@@ -8,7 +12,11 @@ from hub.model.vocabulary import Channel
 
 
 class Delivery(Struct, frozen=True, omit_defaults=True):
-    """A planned delivery. `condition` says what cancels it while it is held."""
+    """A planned delivery. `condition` says what cancels it while it waits.
+
+    `attempts`: how often it was begun. `lapses`: how often a process that had it died or froze. `served`: targets (of
+    several) that took it already. `throttled`: it counts against its type's throttle. `tried_at_us`: the first attempt.
+    """
 
     id: str
     user_id: str
@@ -24,11 +32,17 @@ class Delivery(Struct, frozen=True, omit_defaults=True):
     digest_key: str | None = None
     expires_at_us: int | None = None
     fallback: tuple[Channel, ...] = ()
+    throttled: bool = False
+    attempts: int = 0
+    lapses: int = 0
+    tried_at_us: int | None = None
+    served: tuple[str, ...] = ()
+    slice_key: str = ""
 
 
 MOVES: Final[dict[str, frozenset[str]]] = {
-    "held": frozenset({"queued", "cancelled", "expired"}),
-    "queued": frozenset({"sending", "held", "cancelled", "expired"}),
+    "held": frozenset({"queued", "cancelled", "expired", "dead"}),
+    "queued": frozenset({"sending", "held", "cancelled", "expired", "failed", "dead"}),
     "sending": frozenset({"sent", "failed", "dead", "unknown", "queued", "expired"}),
     "failed": frozenset({"queued", "sending", "cancelled", "expired", "dead"}),
     "sent": frozenset({"delivered", "failed", "dead"}),
@@ -36,11 +50,11 @@ MOVES: Final[dict[str, frozenset[str]]] = {
     "delivered": frozenset(),
     "cancelled": frozenset(),
     "expired": frozenset(),
-    "dead": frozenset(),
+    "dead": frozenset({"queued"}),
 }
-"""Every move that a delivery may make. A state without moves is final."""
+"""Every move that a delivery may make. A state without moves is final; `dead` is left only by an operator's replay."""
 
-CANCEL_REASONS: Final = frozenset({"reached", "seen", "retracted", "erased", "collapsed"})
+CANCEL_REASONS: Final = frozenset({"reached", "seen", "retracted", "erased", "collapsed", "preferences"})
 
 
 def may_move(state: str, to: str) -> bool:

@@ -6,7 +6,7 @@ they do in SQLite and Python.
 
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import BigInteger, Integer, MetaData, Sequence, String, Text, text
+from sqlalchemy import BigInteger, Boolean, Integer, MetaData, Sequence, String, Text, false, text
 from sqlmodel import Field, SQLModel
 
 Name: Final = String().with_variant(String(collation="C"), "postgresql")
@@ -44,6 +44,16 @@ def word(**more: Any) -> Any:
 def moment(**more: Any) -> Any:
     """A moment, or another large number."""
     return Field(sa_type=BigInteger, **more)
+
+
+def counter(**more: Any) -> Any:
+    """A small number that starts at 0, also in rows that an older program writes."""
+    return Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": text("0")}, **more)
+
+
+def flag_off(**more: Any) -> Any:
+    """A flag that is off, also in rows that an older program writes."""
+    return Field(default=False, sa_type=Boolean, sa_column_kwargs={"server_default": false()}, **more)
 
 
 def document(**more: Any) -> Any:

@@ -26,6 +26,7 @@ _reasons = msgspec.json.Decoder(tuple[Reason, ...])
 _audience = msgspec.json.Decoder(BroadcastAudience)
 _preferences = msgspec.json.Decoder(Preferences)
 _attributes = msgspec.json.Decoder(dict[str, Any])
+_names = msgspec.json.Decoder(tuple[str, ...])
 _channels = msgspec.json.Decoder(tuple[Channel, ...])
 
 
@@ -166,6 +167,14 @@ def delivery_values(row: Delivery, slice_key: str, state: str, reason: str | Non
         row.expires_at_us,
         row.digest_key,
         document(row.fallback),
+        row.throttled,
+        row.attempts,
+        row.lapses,
+        row.tried_at_us,
+        None,  # claim
+        None,  # provider
+        None,  # reference
+        document(row.served) if row.served else None,
     )
 
 
@@ -186,6 +195,12 @@ def delivery_of(row: Any) -> Delivery:
         digest_key=row.digest_key,
         expires_at_us=row.expires_at_us,
         fallback=_channels.decode(row.fallback),
+        throttled=row.throttled,
+        attempts=row.attempts,
+        lapses=row.lapses,
+        tried_at_us=row.tried_at_us,
+        served=_names.decode(row.served) if row.served else (),
+        slice_key=row.slice_key,
     )
 
 

@@ -14,7 +14,7 @@ from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.tables import settings
 from hub.errors import SchemaMismatch
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x636C6172696F6E  # "clarion"
 

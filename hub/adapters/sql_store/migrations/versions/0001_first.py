@@ -4,10 +4,10 @@ On PostgreSQL notifications and deliveries lie in 8 parts by hash of the user, t
 by `prepare_log_days`) and one for what fits no day.
 """
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
+
+from hub.adapters.sql_store.migrations.columns import big, flag, name, raw, rowid, small, text, where
 
 revision = "0001"
 down_revision = None
@@ -15,39 +15,6 @@ branch_labels = None
 depends_on = None
 
 PARTS = 8
-
-
-def name(column: str, null: bool = False) -> sa.Column[Any]:
-    return sa.Column(column, sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=null)
-
-
-def text(column: str, null: bool = False) -> sa.Column[Any]:
-    return sa.Column(column, sa.Text(), nullable=null)
-
-
-def big(column: str, null: bool = False) -> sa.Column[Any]:
-    return sa.Column(column, sa.BigInteger(), nullable=null, autoincrement=False)
-
-
-def small(column: str, null: bool = False) -> sa.Column[Any]:
-    return sa.Column(column, sa.Integer(), nullable=null, autoincrement=False)
-
-
-def rowid(column: str) -> sa.Column[Any]:
-    kind = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-    return sa.Column(column, kind, nullable=False, autoincrement=False)
-
-
-def flag(column: str) -> sa.Column[Any]:
-    return sa.Column(column, sa.Boolean(), nullable=False)
-
-
-def raw(column: str, null: bool = False) -> sa.Column[Any]:
-    return sa.Column(column, sa.LargeBinary(), nullable=null)
-
-
-def where(postgresql: str, sqlite: str | None = None) -> dict[str, Any]:
-    return {"postgresql_where": sa.text(postgresql), "sqlite_where": sa.text(sqlite or postgresql)}
 
 
 def upgrade() -> None:

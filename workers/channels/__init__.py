@@ -1,0 +1,1 @@
+"""Addressed channels: one file each, and the registry that lists them."""
