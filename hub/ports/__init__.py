@@ -34,6 +34,7 @@ from hub.ports.rows import (
     Unread,
     UserMerge,
 )
+from hub.ports.sending import Attempt, Begin, Claimed, Due, End, SendingStore
 from hub.ports.store import (
     DefinitionStore,
     EventStore,
@@ -50,12 +51,17 @@ __all__ = [
     "ApiKey",
     "Append",
     "Appended",
+    "Attempt",
     "Batch",
+    "Begin",
     "BroadcastRow",
     "BusReceiver",
+    "Claimed",
     "Clock",
     "Committed",
     "DefinitionStore",
+    "Due",
+    "End",
     "EventQueue",
     "EventRecord",
     "EventStore",
@@ -81,6 +87,7 @@ __all__ = [
     "QueuedSlice",
     "RejectedEntry",
     "ScheduledPart",
+    "SendingStore",
     "Situation",
     "Store",
     "StoredSlice",

@@ -27,6 +27,7 @@ from hub.ports.rows import (
     Unread,
     UserMerge,
 )
+from hub.ports.sending import SendingStore
 
 
 class LeaseStore(Protocol):
@@ -332,6 +333,7 @@ class Store(
     EventStore,
     DefinitionStore,
     KeyStore,
+    SendingStore,
     OperationStore,
     Protocol,
 ):

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Column, CursorResult, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.engine import Database
+from hub.adapters.sql_store.engine import POSTGRESQL_NOW, SQLITE_NOW, Database
 from hub.adapters.sql_store.failures import translated
 
 _encode = msgspec.json.Encoder().encode
@@ -22,12 +22,17 @@ Row = tuple[Any, ...]
 
 
 class Statement:
-    """A text with `?` for its parameters, and `{given}` for "is among these" with a list as the one parameter."""
+    """A text with `?` for its parameters, `{now}` for the database's clock, and `{given}` for "is among these".
+
+    With `{given}` a list is the one parameter.
+    """
 
     def __init__(self, text: str) -> None:
-        parts = text.replace("{given}", "= ANY(?::text[])").split("?")
+        parts = text.replace("{given}", "= ANY(?::text[])").replace("{now}", POSTGRESQL_NOW).split("?")
         numbered = (f"{part}${number}" for number, part in enumerate(parts[:-1], 1))
-        self._sqlite = text.replace("{given}", "IN (SELECT value FROM json_each(?))")
+        self._sqlite = text.replace("{given}", "IN (SELECT value FROM json_each(?))").replace(
+            "{now}", SQLITE_NOW
+        )
         self._postgresql = "".join(numbered) + parts[-1]
 
     async def run(self, db: Database, connection: AsyncConnection, *parameters: Any) -> CursorResult[Any]:
@@ -79,3 +84,32 @@ def _text(table: Table, sqlite: bool, ignore_known: bool) -> str:
 def _array(column: Column[Any]) -> str:
     kinds = {int: "bigint[]", bool: "boolean[]", bytes: "bytea[]", str: "text[]"}
     return kinds[column.type.python_type]
+
+
+class RowsStatement:
+    """A text with `{rows}` for a table of given rows, its only parameters; a name and a kind for each of its columns.
+
+    One execution and one prepared text for any number of rows, whatever it does with them. `{now}` is the database's clock.
+    """
+
+    def __init__(self, text: str, **columns: str) -> None:
+        each = ", ".join(f"json_extract(value, '$[{index}]') AS {name}" for index, name in enumerate(columns))
+        arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(columns.values(), 1))
+        source = f"(SELECT {each} FROM json_each(?)) AS given"  # noqa: S608 - names of our own
+        self._sqlite = text.replace("{rows}", source).replace("{now}", SQLITE_NOW)
+        source = f"unnest({arrays}) AS given({', '.join(columns)})"
+        self._postgresql = text.replace("{rows}", source).replace("{now}", POSTGRESQL_NOW)
+
+    async def rows(self, db: Database, connection: AsyncConnection, given: Sequence[Row]) -> Sequence[Any]:
+        """What it returns; nothing when nothing is given."""
+        if not given:
+            return []
+        with translated():
+            document = _encode(given).decode() if db.sqlite else ""
+        if db.sqlite:
+            found = await connection.exec_driver_sql(self._sqlite, (document,))
+        else:
+            found = await connection.exec_driver_sql(
+                self._postgresql, tuple(map(list, zip(*given, strict=True)))
+            )
+        return found.all()

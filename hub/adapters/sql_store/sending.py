@@ -1,0 +1,334 @@
+"""Claims and moves of deliveries: `hub.ports.SendingStore` on SQL.
+
+A chunk's claim is one row with an end. Whoever records something first looks at it within the same transaction, and
+whoever takes lapsed claims away deletes that row, so that of the two only one can be. Statements take all rows of a
+call at once, straight to the driver: they stand in the way of every message.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.adapters.sql_store.bulk import Row, RowsStatement, Statement, insert_rows
+from hub.adapters.sql_store.claimed import load_claimed
+from hub.adapters.sql_store.engine import Part
+from hub.adapters.sql_store.gone import take_out
+from hub.adapters.sql_store.journal import append_log
+from hub.adapters.sql_store.rows import delivery_values, document
+from hub.adapters.sql_store.tables import attempts, claims, deliveries, slices
+from hub.model.sending import LAPSES
+from hub.model.vocabulary import Channel
+from hub.ports import Begin, Claimed, Due, End, LogEntry
+
+_WAITING: Final = "state IN ('held', 'queued', 'failed')"  # as the index says it
+_NEXT: Final = (
+    f"SELECT channel, due_at_us FROM (SELECT channel, due_at_us FROM deliveries WHERE channel = ? AND {_WAITING}"  # noqa: S608
+    " AND claim IS NULL ORDER BY due_at_us LIMIT 1) AS next"
+)
+_DUE: Final = (
+    f"SELECT user_id, id, lapses, digest_key FROM deliveries WHERE channel = ? AND {_WAITING} AND claim IS NULL"  # noqa: S608
+    " AND due_at_us <= {now} ORDER BY due_at_us LIMIT ?"
+)
+_SQLITE_DUE: Final = Statement(_DUE)
+_POSTGRESQL_DUE: Final = Statement(_DUE + " FOR UPDATE SKIP LOCKED")
+_KEY: Final = {"user_id": "text", "id": "text"}
+_QUEUE: Final = RowsStatement(
+    "UPDATE deliveries SET state = 'queued', due_at_us = {now} + given.kick_us FROM {rows}"
+    " WHERE deliveries.user_id = given.user_id AND deliveries.id = given.id RETURNING deliveries.id",
+    **_KEY,
+    kick_us="bigint",
+)
+_QUEUE_DIGESTS: Final = RowsStatement(
+    "UPDATE deliveries SET state = 'queued', due_at_us = {now} + given.kick_us FROM {rows}"
+    " WHERE deliveries.user_id = given.user_id AND deliveries.digest_key = given.digest_key"
+    " AND deliveries.channel = given.channel AND deliveries.digest_key IS NOT NULL AND deliveries.state = 'held'"
+    " RETURNING deliveries.user_id, deliveries.id, deliveries.lapses, deliveries.digest_key",
+    user_id="text",
+    digest_key="text",
+    channel="text",
+    kick_us="bigint",
+)
+_CLAIM: Final = RowsStatement(
+    "UPDATE deliveries SET claim = given.claim FROM {rows} WHERE deliveries.user_id = given.user_id"
+    " AND deliveries.id = given.id AND deliveries.state = 'queued' AND deliveries.claim IS NULL"
+    " RETURNING deliveries.id",
+    **_KEY,
+    claim="text",
+)
+_BEGIN: Final = RowsStatement(
+    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, tried_at_us = COALESCE(tried_at_us, {now})"
+    " FROM {rows} WHERE deliveries.user_id = given.user_id AND deliveries.id = given.id"
+    " AND deliveries.claim = given.claim AND deliveries.state = 'queued' RETURNING deliveries.id",
+    **_KEY,
+    claim="text",
+)
+_END: Final = RowsStatement(
+    "UPDATE deliveries SET state = given.state, reason = given.reason, claim = NULL,"
+    " due_at_us = COALESCE(given.due_at_us, deliveries.due_at_us),"
+    " tried_at_us = CASE WHEN given.state = 'failed' THEN COALESCE(tried_at_us, {now}) ELSE tried_at_us END,"
+    " provider = COALESCE(given.provider, deliveries.provider),"
+    " reference = COALESCE(given.reference, deliveries.reference),"
+    " served = COALESCE(given.served, deliveries.served)"
+    " FROM {rows} WHERE deliveries.user_id = given.user_id AND deliveries.id = given.id"
+    " AND deliveries.claim = given.claim AND deliveries.state = given.was RETURNING deliveries.id",
+    **_KEY,
+    claim="text",
+    was="text",
+    state="text",
+    reason="text",
+    due_at_us="bigint",
+    provider="text",
+    reference="text",
+    served="text",
+)
+_ALIVE: Final = "SELECT id FROM claims WHERE id {given} AND expires_at_us > {now}"
+_SQLITE_ALIVE: Final = Statement(_ALIVE)
+_POSTGRESQL_ALIVE: Final = Statement(_ALIVE + " FOR SHARE")
+
+
+class Sending(Part):
+    """`hub.ports.SendingStore` on SQL."""
+
+    async def next_due(self, channels: Sequence[Channel]) -> dict[Channel, int]:
+        """Per channel the earliest moment (µs) at which a waiting delivery that nobody works on is due."""
+        if not channels:
+            return {}
+        question = Statement(" UNION ALL ".join([_NEXT] * len(channels)))
+        async with self._db.read_inline() as connection:
+            found = await question.rows(self._db, connection, *map(str, channels))
+        return {Channel(row[0]): row[1] for row in found}
+
+    async def queue_due(self, channel: Channel, limit: int, kick_seconds: float) -> list[Due]:
+        """Move up to `limit` due deliveries to `queued`, oldest first, with all that is held for their digests."""
+        return await self._db.write_inline(self._queue_due, channel, limit, round(kick_seconds * 1e6))
+
+    async def _queue_due(
+        self, connection: AsyncConnection, channel: Channel, limit: int, kick_us: int
+    ) -> list[Due]:
+        question = _SQLITE_DUE if self._db.sqlite else _POSTGRESQL_DUE
+        found = [Due(*row) for row in await question.rows(self._db, connection, str(channel), limit)]
+        await _QUEUE.rows(self._db, connection, [(due.user_id, due.id, kick_us) for due in found])
+        digests = {(due.user_id, due.digest_key) for due in found if due.digest_key is not None}
+        joined = await _QUEUE_DIGESTS.rows(
+            self._db, connection, [(*digest, str(channel), kick_us) for digest in sorted(digests)]
+        )
+        return [*found, *(Due(*row) for row in joined)]
+
+    # ------------------------------------------------------------ claims
+
+    async def claim(
+        self, claim: str, owner: str, wanted: Sequence[tuple[str, str]], ttl_seconds: float
+    ) -> list[Claimed]:
+        """Take those (user id, delivery id) that are `queued` and nobody's; all that is needed to send them."""
+        ids = await self._db.write_inline(self._claim, claim, owner, wanted, ttl_seconds)
+        return await self._db.read_apart(load_claimed, self._db, claim) if ids else []
+
+    async def _claim(
+        self,
+        connection: AsyncConnection,
+        claim: str,
+        owner: str,
+        wanted: Sequence[tuple[str, str]],
+        ttl_seconds: float,
+    ) -> list[str]:
+        until = self._db.now_us() + round(ttl_seconds * 1e6)
+        await connection.execute(self._db.insert(claims).values(id=claim, owner=owner, expires_at_us=until))
+        taken = await _CLAIM.rows(self._db, connection, [(*one, claim) for one in sorted(wanted)])
+        if not taken:
+            await connection.execute(delete(claims).where(claims.c.id == claim))
+        return [row[0] for row in taken]
+
+    async def renew_claims(self, mine: Sequence[str], ttl_seconds: float) -> set[str]:
+        """Extend those that are still ours; returns them."""
+
+        async def work(connection: AsyncConnection) -> set[str]:
+            now = self._db.now_us()
+            renewed = await connection.execute(
+                update(claims)
+                .where(self._db.among(claims.c.id, mine), claims.c.expires_at_us > now)
+                .values(expires_at_us=now + round(ttl_seconds * 1e6))
+                .returning(claims.c.id)
+            )
+            return set(renewed.scalars().all())
+
+        return await self._db.write(work) if mine else set()
+
+    async def release_claim(self, claim: str) -> None:
+        """Give back what was not begun: due at once, for others."""
+
+        async def work(connection: AsyncConnection) -> None:
+            gone = await connection.execute(delete(claims).where(claims.c.id == claim).returning(claims.c.id))
+            if gone.scalars().all():
+                await connection.execute(
+                    update(deliveries)
+                    .where(deliveries.c.claim == claim, deliveries.c.state == "queued")
+                    .values(claim=None, due_at_us=self._db.now_us())
+                )
+
+        await self._db.write(work)
+
+    # ------------------------------------------------------------ what happened
+
+    async def record(self, begins: Sequence[Begin], ends: Sequence[End]) -> set[str]:
+        """Write what happened, in one transaction; returns the ids of the deliveries whose move held."""
+        if not begins and not ends:
+            return set()
+        return await self._db.write_inline(self._record, begins, ends)
+
+    async def _record(
+        self, connection: AsyncConnection, begins: Sequence[Begin], ends: Sequence[End]
+    ) -> set[str]:
+        alive = await self._alive(connection, {one.claim for one in (*begins, *ends)})
+        ended = await _END.rows(
+            self._db, connection, [_end_row(end) for end in _in_order(ends) if end.claim in alive]
+        )
+        begun = await _BEGIN.rows(
+            self._db,
+            connection,
+            [(one.user_id, one.id, one.claim) for one in sorted(begins) if one.claim in alive],
+        )
+        held = {row[0] for row in (*ended, *begun)}
+        if done := [end for end in ends if end.delivery.id in held]:
+            await self._write_ends(connection, done)
+        return held
+
+    async def _alive(self, connection: AsyncConnection, asked: Collection[str]) -> set[str]:
+        question = _SQLITE_ALIVE if self._db.sqlite else _POSTGRESQL_ALIVE
+        return {row[0] for row in await question.among(self._db, connection, sorted(asked))}
+
+    async def _write_ends(self, connection: AsyncConnection, ends: Sequence[End]) -> None:
+        await insert_rows(self._db, connection, attempts, [row for end in ends for row in _attempt_rows(end)])
+        for end in ends:
+            for target in end.gone:
+                await take_out(self._db, connection, end.delivery.channel, target, end.move.reason)
+        await self._insert_fallbacks(connection, [end for end in ends if end.fallback is not None])
+        await append_log(self._db, connection, [entry for end in ends for entry in end.log])
+
+    async def _insert_fallbacks(self, connection: AsyncConnection, ends: Sequence[End]) -> None:
+        """Insert what takes over, unless its notification has a delivery on that channel already; the ledger counts it."""
+        added: dict[tuple[str, str], int] = defaultdict(int)
+        for end in ends:
+            assert end.fallback is not None
+            values = dict(zip(deliveries.columns.keys(), _fallback_row(end), strict=True))
+            made = await connection.execute(
+                self._db.insert(deliveries).values(values).on_conflict_do_nothing().returning(deliveries.c.id)
+            )
+            if made.scalars().all():
+                added[end.delivery.event_id, end.delivery.slice_key] += 1
+        for (event_id, slice_key), count in sorted(added.items()):
+            await connection.execute(
+                update(slices)
+                .where(slices.c.event_id == event_id, slices.c.slice_key == slice_key)
+                .values(deliveries=slices.c.deliveries + count)
+            )
+
+    # ------------------------------------------------------------ what nobody ended
+
+    async def recover(self, repeating: Sequence[Channel]) -> list[LogEntry]:
+        """End claims that lapsed. What was not begun is due again; so is what was, on `repeating` channels, marked."""
+        async with self._db.read_inline() as connection:
+            over = await connection.scalar(
+                select(claims.c.id).where(claims.c.expires_at_us <= self._db.now_us()).limit(1)
+            )
+        return await self._db.write(self._recover, repeating) if over is not None else []
+
+    async def _recover(self, connection: AsyncConnection, repeating: Sequence[Channel]) -> list[LogEntry]:
+        now_us = await connection.scalar(select(self._db.now_us())) or 0
+        lapsed = await connection.execute(
+            delete(claims).where(claims.c.expires_at_us <= now_us).returning(claims.c.id)
+        )
+        ids = lapsed.scalars().all()
+        if not ids:
+            return []
+        found = await connection.execute(
+            select(deliveries)
+            .where(self._db.among(deliveries.c.claim, ids))
+            .order_by(deliveries.c.user_id, deliveries.c.id)
+            .with_for_update()
+        )
+        entries = []
+        for row in found.all():
+            state, reason = _after_lapse(row, repeating)
+            entries += [_lapse_entry(row, now_us, state, reason)] if reason else []
+            values = {"state": state, "reason": reason, "claim": None, "due_at_us": now_us}
+            await connection.execute(
+                update(deliveries)
+                .where(deliveries.c.user_id == row.user_id, deliveries.c.id == row.id)
+                .values(**values, lapses=row.lapses + 1)
+            )
+        await append_log(self._db, connection, entries)
+        return entries
+
+
+def _after_lapse(row: Any, repeating: Sequence[Channel]) -> tuple[str, str | None]:
+    """Where a delivery goes whose process died or froze, and why (None: nothing happened to it yet)."""
+    if row.lapses + 1 >= LAPSES:
+        return "dead", "kills_senders"
+    if row.state != "sending":
+        return "queued", None
+    return ("queued", "repeated") if row.channel in repeating else ("unknown", "sender_died")
+
+
+def _lapse_entry(row: Any, now_us: int, state: str, reason: str | None) -> LogEntry:
+    return LogEntry(
+        now_us,
+        "retried" if state == "queued" else state,
+        row.event_id,
+        row.user_id,
+        row.notification_id,
+        row.channel,
+        row.type,
+        row.category,
+        row.provider,
+        reason,
+        "The process that sent it ended or froze before it could say what became of it.",
+    )
+
+
+def _in_order(ends: Sequence[End]) -> list[End]:
+    """Rows are always taken in one order, so that two transactions never wait for each other in a circle."""
+    return sorted(ends, key=lambda end: (end.delivery.user_id, end.delivery.id))
+
+
+def _end_row(end: End) -> Row:
+    return (
+        end.delivery.user_id,
+        end.delivery.id,
+        end.claim,
+        end.was,
+        end.move.state,
+        end.move.reason,
+        end.move.due_at_us,
+        end.provider,
+        end.reference,
+        document(end.served) if end.served else None,
+    )
+
+
+def _attempt_rows(end: End) -> list[Row]:
+    delivery = end.delivery
+    return [
+        (
+            delivery.user_id,
+            delivery.id,
+            attempt.number,
+            attempt.provider,
+            delivery.event_id,
+            delivery.channel.value,
+            attempt.outcome,
+            attempt.code,
+            attempt.detail,
+            attempt.started_at_us,
+            attempt.duration_us,
+            attempt.is_repeat,
+        )
+        for attempt in end.attempts
+    ]
+
+
+def _fallback_row(end: End) -> Row:
+    assert end.fallback is not None
+    return delivery_values(end.fallback, end.delivery.slice_key, end.fallback.state)

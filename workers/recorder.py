@@ -1,0 +1,74 @@
+"""The recorder: what many deliveries begin and end at the same time is written in one transaction.
+
+Nobody sends before the beginning is on disk, so a crash leaves at most those in doubt that were on their way. A step
+that cannot be written is repeated while the store is away; its claim may lapse meanwhile, and then it does not hold.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from hub.errors import StoreUnavailable
+from hub.ports import Begin, End, LogEntry, SendingStore
+
+_RETRY_SECONDS: Final = 0.5
+
+_log = logging.getLogger(__name__)
+_Step = tuple[Sequence[End], Sequence[Begin], "asyncio.Future[set[str]]"]
+
+
+class Teller(Protocol):
+    """Who shows log lines live."""
+
+    async def tell(self, entries: Sequence[LogEntry]) -> None: ...
+
+
+class Recorder:
+    """Writes the steps of one process, whichever deliveries they are of."""
+
+    def __init__(self, store: SendingStore, livelog: Teller) -> None:
+        self._store = store
+        self._livelog = livelog
+        self._waiting: list[_Step] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def step(self, ends: Sequence[End], begins: Sequence[Begin]) -> set[str]:
+        """Record some ends and beginnings; returns the ids of the deliveries whose move held, once it is on disk."""
+        if not ends and not begins:
+            return set()
+        future: asyncio.Future[set[str]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ends, begins, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="record-deliveries")
+        return await future
+
+    async def _run(self) -> None:
+        while self._waiting:
+            steps, self._waiting = self._waiting, []
+            ends = [end for some, _, _ in steps for end in some]
+            begins = [begin for _, some, _ in steps for begin in some]
+            try:
+                held = await self._persist(begins, ends)
+            except Exception as error:  # noqa: BLE001 - handed to those who wait
+                for _, _, future in steps:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for _, _, future in steps:
+                if not future.done():
+                    future.set_result(held)
+            await self._livelog.tell([entry for end in ends if end.delivery.id in held for entry in end.log])
+
+    async def _persist(self, begins: Sequence[Begin], ends: Sequence[End]) -> set[str]:
+        while True:
+            try:
+                return await self._store.record(begins, ends)
+            except StoreUnavailable as error:
+                _log.warning("what was sent is recorded as soon as the database answers: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def close(self) -> None:
+        """Wait until everything is written."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
