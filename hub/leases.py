@@ -36,6 +36,7 @@ class LeaseKeeper:
         self._held: dict[str, Lease] = {}
         self._stops: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.members = 1  # processes of this role that lived at the last round
 
     @property
     def held(self) -> list[str]:
@@ -64,7 +65,7 @@ class LeaseKeeper:
 
     async def round(self) -> None:
         """Renew what is held, collect what ended, take or give back until the share is fair."""
-        members = await self._store.heartbeat(self._owner, self._role, TTL_SECONDS)
+        members = self.members = await self._store.heartbeat(self._owner, self._role, TTL_SECONDS)
         renewed = (
             set(await self._store.renew_leases(list(self._held.values()), TTL_SECONDS))
             if self._held

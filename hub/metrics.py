@@ -165,6 +165,46 @@ class LiveCounters:
         self._dropped().inc(reports)
 
 
+class SenderCounters:
+    """What senders try and what comes of it; implements `workers.deliver.DeliveryMetrics`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        names = ["channel", "provider", "outcome"]
+        self._attempts = _Children(
+            Counter("clarion_attempts", "Tries of deliveries by providers.", names, registry=registry)
+        )
+        self._seconds = _Children(
+            Histogram(
+                "clarion_attempt_seconds",
+                "Duration of tries.",
+                ["channel", "provider"],
+                buckets=LATENCY_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._ended = _Children(
+            Counter("clarion_deliveries", "Moves of deliveries.", ["channel", "state"], registry=registry)
+        )
+        self._behind = _Children(
+            Gauge(
+                "clarion_delivery_lag_seconds",
+                "How late the delivery that moved last was.",
+                ["channel"],
+                registry=registry,
+            )
+        )
+
+    def attempted(self, channel: str, provider: str, outcome: str, seconds: float) -> None:
+        """A provider was asked."""
+        self._attempts(channel, provider, outcome).inc()
+        self._seconds(channel, provider).observe(seconds)
+
+    def ended(self, channel: str, state: str, seconds_behind: float) -> None:
+        """A delivery moved on."""
+        self._ended(channel, state).inc()
+        self._behind(channel).set(seconds_behind)
+
+
 class HttpCounters(Collector):
     """Requests by route template, never by address. Counted in plain numbers: locks and labels wait for a scrape."""
 
@@ -214,6 +254,7 @@ class Metrics:
         self.generator = GeneratorCounters(self.registry)
         self.live = LiveCounters(self.registry)
         self.http = HttpCounters(self.registry)
+        self.senders = SenderCounters(self.registry)
         self._waiting = _Children(
             Gauge("clarion_queue_waiting", "Slices that wait.", ["partition"], registry=self._deployment)
         )

@@ -42,8 +42,9 @@ def _file(text: str) -> bool:
 
 def _endpoint(text: str) -> bool:
     parts = urlsplit(text)
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(parts.hostname))
+    host = parts.hostname
+    return host is not None and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(host))
     )
 
 

@@ -45,7 +45,6 @@ from hub.live.node import LiveNode
 from hub.live.viewers import Viewers
 from hub.metrics import Metrics
 from hub.model.ids import EventIds
-from hub.model.vocabulary import Channel
 from hub.people import People
 from hub.ports import Clock, EventQueue, LiveBus, Store
 from hub.ratelimit import RateLimiter
@@ -54,10 +53,6 @@ from hub.sessions import Sessions
 from hub.tokens import Tokens
 
 _log = logging.getLogger(__name__)
-
-AVAILABLE: frozenset[Channel] = (
-    frozenset()
-)  # addressed channels that a provider serves; none are configured yet
 
 
 def redis_url(settings: Settings) -> str:
@@ -122,7 +117,9 @@ class Core:
     @property
     def rules(self) -> PlanningRules:
         """What planning needs of the settings."""
-        return PlanningRules(self.settings.partitions, AVAILABLE, self.settings.timezone)
+        return PlanningRules(
+            self.settings.partitions, self.settings.available_channels, self.settings.timezone
+        )
 
     def intake(self) -> Intake:
         """The way in for events."""
@@ -151,7 +148,7 @@ async def open_core(settings: Settings, role: str) -> AsyncIterator[Core]:
         stack.push_async_callback(bus.close)
         core = await core_of(settings, clock, store, queue, bus, role)
         core.generation = Generation(store, bus, partial(_look_at_redis, settings))
-        if role == "generator" and settings.metrics_port is not None:
+        if role != "node" and settings.metrics_port is not None:
             end = core.metrics.serve(settings.host, settings.metrics_port)
             stack.push_async_callback(asyncio.to_thread, end)
         yield core
@@ -254,7 +251,7 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
     settings, clock, store, bus = core.settings, core.clock, core.store, core.bus
     viewers = Viewers(store, clock)
     inbox = Inbox(store, bus, clock, settings.timezone, viewers.fresh)
-    people = People(store, bus, clock, core.definitions, available=AVAILABLE)
+    people = People(store, bus, clock, core.definitions, available=settings.available_channels)
     jwks = Jwks(settings.token_jwks_url, clock) if settings.token_jwks_url else None
     tokens = Tokens(
         settings.token_secrets,
@@ -287,7 +284,7 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         intake=core.intake(),
         events=Events(store=store, queue=core.queue, bus=bus, ids=core.ids, clock=clock, inbox=inbox),
         inbox=inbox,
-        explain=Explain(store, core.definitions, AVAILABLE, settings.timezone, clock),
+        explain=Explain(store, core.definitions, settings.available_channels, settings.timezone, clock),
         people=people,
         definitions=core.definitions,
         keys=Keys(store, clock, first),

@@ -60,14 +60,17 @@ class Carriers:
         self._places = {
             provider.name: asyncio.Semaphore(provider.connections) for provider in sender.providers
         }
-        self.connections = sum(provider.connections for provider in sender.providers)
+        # Providers stand in for each other, so only one of them is busy: that many messages are on their way at once.
+        self.connections = max((provider.connections for provider in sender.providers), default=1)
+        self.hands = asyncio.Semaphore(self.connections)
 
-    def open_until_us(self) -> int | None:
-        """When the first provider may be asked again; None: one may be asked now."""
+    def closed(self) -> RetryAfter | None:
+        """What to say while no provider may be asked; None: one may."""
         now_us = self._clock.now_us()
-        moments = [breaker.opens_at_us(now_us) for breaker in self._breakers.values()]
-        earliest = min(moments, default=now_us)
-        return earliest if earliest > now_us else None
+        until_us = min((breaker.opens_at_us(now_us) for breaker in self._breakers.values()), default=now_us)
+        if until_us <= now_us:
+            return None
+        return RetryAfter(OUT, "Every provider of the channel is out.", (until_us - now_us) / 1e6)
 
     def is_out(self, name: str) -> bool:
         """Whether a provider's breaker is open."""
@@ -107,12 +110,7 @@ class Carriers:
             last = provider.name, outcome
             if not isinstance(outcome, RetryAfter):
                 break
-        return last or ("", self._nobody())
-
-    def _nobody(self) -> RetryAfter:
-        until_us = self.open_until_us() or self._clock.now_us()
-        seconds = max(until_us - self._clock.now_us(), 0) / 1e6
-        return RetryAfter(OUT, "Every provider of the channel is out.", seconds)
+        return last or ("", self.closed() or RetryAfter(OUT, "Every provider is on trial.", 1.0))
 
     async def _ask(self, provider: Provider, message: Any, target: Target) -> Outcome:
         async with self._places[provider.name]:

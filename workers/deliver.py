@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from hub.batches import Catalog, CatalogSource
 from hub.model.deliveries import Delivery
 from hub.model.outcomes import GiveUp, Outcome, RetryAfter, Sent, Unclear
-from hub.model.outgoing import Item, Outgoing
+from hub.model.outgoing import Item, Outgoing, Target
 from hub.model.retries import Move, Tried, after_attempt
 from hub.model.sending import Facts, Go, Stop, Wait, decide, fall_back
 from hub.model.vocabulary import Channel
 from hub.ports import Begin, Claimed, Clock, End, LogEntry
-from workers.carriers import OUT, Carried, Carriers
+from workers.carriers import Carried, Carriers
 from workers.channels.base import ComposeError, Sender
 from workers.claims import Claims
 from workers.recorder import Recorder
@@ -101,6 +101,7 @@ class Delivering:
         self._available = available
         self._default_timezone = default_timezone
         self._metrics = metrics
+        self.stopping = False  # what is not begun is left to others
 
     async def chunk(self, deliveries: Sequence[tuple[str, str]]) -> None:
         """Deliver those of these (user id, delivery id) that are still to be delivered. Raises `StoreUnavailable`."""
@@ -108,74 +109,85 @@ class Delivering:
         async with self._claims.on(deliveries) as (claim, taken):
             groups = iter(_grouped([_One(claimed, catalog) for claimed in taken]))
             hands = min(len(taken), self._carriers.connections)
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(hands):
-                    tasks.create_task(self._work(claim, groups))
+            written = [self._work(claim, groups) for _ in range(hands)]
+            for futures in await asyncio.gather(*written):
+                await asyncio.gather(*futures)
 
-    async def _work(self, claim: str, groups: Iterator[list[_One]]) -> None:
-        """One pair of hands: the end of one message is recorded with the beginning of the next."""
-        ends: list[End] = []
+    async def _work(self, claim: str, groups: Iterator[list[_One]]) -> "list[asyncio.Future[set[str]]]":
+        """One of the chunk's workers, one message after the other; returns what is still to be written."""
+        written: list[asyncio.Future[set[str]]] = []
         for group in groups:
-            try:
-                ends = await self._deliver(claim, group, ends)
-            except Exception:  # noqa: BLE001 - one message must not take the others along; its claim lapses
-                _log.exception("a delivery failed in a way that nobody foresaw")
-                ends = []
-        await self._record(ends, [])
+            async with self._carriers.hands:
+                if self.stopping:
+                    break
+                try:
+                    ends = await self._deliver(claim, group)
+                except Exception:  # noqa: BLE001 - one message must not take the others along; its claim lapses
+                    _log.exception("a delivery failed in a way that nobody foresaw")
+                    continue
+                # Given before this hand is free: whoever uses it next begins in the same transaction or a later one,
+                # so that a crash leaves no more in doubt than were on their way.
+                written = [future for future in written if not future.done()]
+                written += [self._record(ends)] if ends else []
+        return written
 
-    async def _deliver(self, claim: str, group: list[_One], before: list[End]) -> list[End]:
-        """Send one message (a digest's deliveries are one), after recording `before`; returns what is to be recorded."""
+    async def _deliver(self, claim: str, group: list[_One]) -> list[End]:
+        """Send one message (a digest's deliveries are one); returns what is to be recorded of it."""
         now_us = self._clock.now_us()
-        ends = list(before)
-        going: list[tuple[_One, Go]] = []
+        ends: list[End] = []
+        going: list[_One] = []
+        targets: tuple[Target, ...] = ()
         for one in group:
             match decide(one.facts, self._default_timezone, now_us):
-                case Go() as go:
-                    going.append((one, go))
+                case Go(targets):
+                    going.append(one)
                 case Wait(due_at_us, reason):
-                    ends.append(self._put_back(claim, one, Move("held", reason, due_at_us)))
+                    ends.append(self._end(claim, one, Move("held", reason, due_at_us), "queued"))
                 case Stop(state, reason):
                     ends.append(self._end(claim, one, Move(state, reason), "queued"))
         if not going:
             return ends
-        until_us = self._carriers.open_until_us()
-        if until_us is not None:
-            wait = RetryAfter(OUT, "Every provider of the channel is out.", (until_us - now_us) / 1e6)
-            return ends + [self._after(claim, one, wait, "queued") for one, _ in going]
+        if (wait := self._carriers.closed()) is not None:
+            return ends + [self._after(claim, one, wait, "queued") for one in going]
         try:
-            message = self._sender.compose(self._outgoing([one for one, _ in going], going[0][1]))
+            message = self._sender.compose(self._outgoing(going, targets))
         except ComposeError as error:
             unfit = GiveUp("not_composed", str(error))
-            return ends + [self._after(claim, one, unfit, "queued") for one, _ in going]
-        held = await self._record(ends, [Begin(claim, *_key(one)) for one, _ in going])
-        begun = [one for one, _ in going if one.delivery.id in held]
+            return ends + [self._after(claim, one, unfit, "queued") for one in going]
+        held = await self._recorder.step([], [Begin(claim, *_key(one)) for one in going])
+        begun = [one for one in going if one.delivery.id in held]
         if not begun:
-            return []  # all of them were cancelled, or somebody else's, in the last moment
+            return ends  # all of them were cancelled, or became somebody else's, in the last moment
         if len(begun) < len(going):
-            message = self._sender.compose(self._outgoing(begun, going[0][1]))
-        return await self._send(claim, begun, message, going[0][1])
+            message = self._sender.compose(self._outgoing(begun, targets))
+        return ends + await self._send(claim, begun, message, targets)
 
-    async def _send(self, claim: str, begun: list[_One], message: object, go: Go) -> list[End]:
-        lead = begun[0].delivery
-        carried = await self._carriers.carry(
-            message, go.targets, lead.attempts + 1, is_repeat=_is_repeat(begun)
-        )
+    async def _send(
+        self, claim: str, begun: list[_One], message: object, targets: tuple[Target, ...]
+    ) -> list[End]:
+        number = begun[0].delivery.attempts + 1
+        carried = await self._carriers.carry(message, targets, number, is_repeat=_is_repeat(begun))
         for attempt in carried.tries.values():
             self._metrics.attempted(
                 self._sender.channel, attempt.provider, attempt.outcome, attempt.duration_us / 1e6
             )
         return [self._after(claim, one, carried.outcome, "sending", carried) for one in begun]
 
-    async def _record(self, ends: list[End], begins: list[Begin]) -> set[str]:
-        held = await self._recorder.step(ends, begins)
-        now_us = self._clock.now_us()
-        for end in ends:
-            if end.delivery.id in held:
-                behind = max(now_us - end.delivery.due_at_us, 0) / 1e6
-                self._metrics.ended(end.delivery.channel, end.move.state, behind)
-        return held
+    def _record(self, ends: list[End]) -> "asyncio.Future[set[str]]":
+        def count(written: "asyncio.Future[set[str]]") -> None:
+            if written.cancelled() or written.exception() is not None:
+                return
+            now_us = self._clock.now_us()
+            for end in ends:
+                if end.delivery.id in written.result():
+                    behind = max(now_us - end.delivery.due_at_us, 0) / 1e6
+                    self._metrics.ended(end.delivery.channel, end.move.state, behind)
 
-    def _outgoing(self, group: list[_One], go: Go) -> Outgoing:
+        future = self._recorder.step(ends, [])
+        future.add_done_callback(count)
+        return future
+
+    def _outgoing(self, group: list[_One], targets: tuple[Target, ...]) -> Outgoing:
         lead, newest = group[0], group[-1]
         items = tuple(one.facts.item for one in group if one.facts.item is not None)
         return Outgoing(
@@ -184,7 +196,7 @@ class Delivering:
             kind=newest.facts.kind,
             category=newest.facts.category,
             items=items,
-            targets=go.targets,
+            targets=targets,
             urls=self._links(lead.claimed),
             actor=newest.claimed.actor,
             is_repeat=_is_repeat(group),
@@ -248,9 +260,6 @@ class Delivering:
             fallback=next_one,
             log=tuple(lines),
         )
-
-    def _put_back(self, claim: str, one: _One, move: Move) -> End:
-        return self._end(claim, one, move, "queued")
 
 
 def _grouped(claimed: list[_One]) -> list[list[_One]]:

@@ -33,15 +33,16 @@ class Recorder:
         self._waiting: list[_Step] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def step(self, ends: Sequence[End], begins: Sequence[Begin]) -> set[str]:
-        """Record some ends and beginnings; returns the ids of the deliveries whose move held, once it is on disk."""
-        if not ends and not begins:
-            return set()
+    def step(self, ends: Sequence[End], begins: Sequence[Begin]) -> "asyncio.Future[set[str]]":
+        """Record some ends and beginnings, after all that was given before.
+
+        The future has the ids of the deliveries whose move held, once it is on disk. Nobody has to wait for it.
+        """
         future: asyncio.Future[set[str]] = asyncio.get_running_loop().create_future()
         self._waiting.append((ends, begins, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="record-deliveries")
-        return await future
+        return future
 
     async def _run(self) -> None:
         while self._waiting:

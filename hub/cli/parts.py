@@ -1,4 +1,4 @@
-"""What `clarion up` keeps alive: Valkey where the settings name no Redis, nodes on one port, generators.
+"""What `clarion up` keeps alive: Valkey where the settings name no Redis, nodes on one port, generators, senders.
 
 Every process answers on a loopback port of its own as well. There a node is asked whether it is ready, which the shared
 port cannot tell of one of several; and nodes fetch the metrics of all the others, so that one address has the machine's.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hub.config import Settings
 
 
-def parts_of(config: "Settings", nodes: int, generators: int) -> list[Part]:
+def parts_of(config: "Settings", nodes: int, generators: int, senders: int = 1) -> list[Part]:
     """The parts of one machine. Raises `ConfigError` when no port is left for one of them."""
     parts: list[Part] = []
     shared: dict[str, str] = {}
@@ -33,10 +33,10 @@ def parts_of(config: "Settings", nodes: int, generators: int) -> list[Part]:
                 explain=valkey.last_words,
             )
         )
-    ports = _ports(nodes + generators)
-    names = [*_names("node", nodes), *_names("generator", generators)]
+    ports = _ports(nodes + generators + senders)
+    names = [*_names("node", nodes), *_names("generator", generators), *_names("sender", senders)]
     for number, (name, port) in enumerate(zip(names, ports, strict=True)):
-        own = shared | ({"CLARION_PROCESS_NAME": name} if nodes > 1 or generators > 1 else {})
+        own = shared | ({"CLARION_PROCESS_NAME": name} if max(nodes, generators, senders) > 1 else {})
         if number < nodes:
             peers = [f"http://127.0.0.1:{one}/metrics?peers=false" for one in ports if one != port]
             own |= {
@@ -48,7 +48,8 @@ def parts_of(config: "Settings", nodes: int, generators: int) -> list[Part]:
             parts.append(Part(name, _launcher("node", own), ready=http_ready("127.0.0.1", port)))
         else:
             own |= {"CLARION_HOST": "127.0.0.1", "CLARION_METRICS_PORT": str(port)}
-            parts.append(Part(name, _launcher("generate", own)))
+            command = "generate" if number < nodes + generators else "work"
+            parts.append(Part(name, _launcher(command, own)))
     return parts
 
 

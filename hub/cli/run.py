@@ -1,7 +1,8 @@
-"""The roles: `clarion node`, `clarion generate`, and `clarion up`, which starts everything on one machine."""
+"""The roles: `clarion node`, `clarion generate`, `clarion work`, and `clarion up`, which starts everything on one machine."""
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from hub.cli.output import print_json, print_line, stdout
 
 if TYPE_CHECKING:
     from hub.config import Settings
+    from hub.supervisor import Part
 
 DEMO_USER = "alice"
 TOKEN_SECONDS = 30 * 86_400
@@ -22,6 +24,7 @@ NodesOption = Annotated[
     int, typer.Option(min=1, max=64, help="Hub nodes, which share the port; one per core.")
 ]
 GeneratorsOption = Annotated[int, typer.Option(min=1, max=64, help="Generators, which share the partitions.")]
+SendersOption = Annotated[int, typer.Option(min=1, max=64, help="Senders, which share the deliveries.")]
 
 
 @app.command(epilog="Example: clarion up --port 8080 --nodes 2", rich_help_panel=RUN)
@@ -30,9 +33,11 @@ def up(
     port: PortOption = None,
     nodes: NodesOption = 1,
     generators: GeneratorsOption = 1,
+    senders: SendersOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Start everything on this machine, with embedded parts where the settings name none."""
+    from hub.cli.parts import parts_of
     from hub.logs import configure_logging
     from hub.shared_port import held_port, require_sharing
 
@@ -40,15 +45,13 @@ def up(
     config = settings(host=host, port=port).with_generated_secrets()
     configure_logging(config, "up")
     with held_port(config.host, config.port):
-        asyncio.run(_up(config, nodes, generators, as_json))
+        asyncio.run(_up(config, parts_of(config, nodes, generators, senders), as_json))
 
 
-async def _up(config: "Settings", nodes: int, generators: int, as_json: bool) -> None:
-    from hub.cli.parts import parts_of
+async def _up(config: "Settings", parts: "Sequence[Part]", as_json: bool) -> None:
     from hub.supervisor import Supervisor
     from hub.wiring import migrate_database
 
-    parts = parts_of(config, nodes, generators)
     await migrate_database(config)
     await Supervisor(config.data_dir, parts, on_ready=lambda: _greet(config, as_json)).run()
 
@@ -160,10 +163,7 @@ async def _generate(config: "Settings") -> None:
         await redis_health(config)  # refuses one that may throw waiting events away
     except QueueUnavailable as away:
         log.warning("Redis is away; the generator waits for it", reason=str(away))
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     async with open_core(config, "generator") as core:
         generator = generator_of(core)
         scheduler = Scheduler(
@@ -190,3 +190,39 @@ async def _generate(config: "Settings") -> None:
             if isinstance(error, Exception):
                 raise error
     log.info("generator drained")
+
+
+@app.command(epilog="Example: clarion work", rich_help_panel=RUN)
+def work() -> None:
+    """Run a sender: deliveries by e-mail, SMS and push. Any number share the work."""
+    from hub.logs import configure_logging
+    from hub.loops import run
+
+    config = settings().with_generated_secrets()
+    configure_logging(config, config.process_name or "sender")
+    run(_work(config))
+
+
+async def _work(config: "Settings") -> None:
+    from hub.logs import get_logger
+    from hub.loops import leave_alone_what_stays
+    from hub.wiring import open_core
+    from workers.role import SenderRole
+
+    log = get_logger(__name__)
+    stop = stop_on_signals()
+    async with open_core(config, "sender") as core:
+        role = SenderRole(core)
+        leave_alone_what_stays()
+        log.info("sender started")
+        await role.run(stop)
+    log.info("sender drained")
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Set when this process is asked to end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -145,16 +145,18 @@ async def _broadcasts(
     for row in await connection.execute(select(watermarks).where(db.among(watermarks.c.user_id, of_users))):
         through.setdefault(row.user_id, []).append((row.category, row.mark, row.through_seq, row.at_us))
     seen = {}
-    for row in rows:
-        if row.notification_id not in shared:
+    for delivery in rows:
+        if delivery.notification_id not in shared:
             continue
-        broadcast, hidden = shared[row.notification_id]
-        user = people.get(row.user_id)
+        broadcast, hidden = shared[delivery.notification_id]
+        user = people.get(delivery.user_id)
         content = broadcast.contents[pick_locale(broadcast.contents, user.profile.locale if user else None)]
-        marked = marks.get((row.user_id, broadcast.seq)) or Watermarks(through.get(row.user_id, ())).marks_on(
-            broadcast.seq, broadcast.category
+        marked = marks.get((delivery.user_id, broadcast.seq)) or Watermarks(
+            through.get(delivery.user_id, ())
+        ).marks_on(broadcast.seq, broadcast.category)
+        seen[delivery.user_id, delivery.notification_id] = _Seen(
+            content, hidden, None, marked.seen_at_us, True
         )
-        seen[row.user_id, row.notification_id] = _Seen(content, hidden, None, marked.seen_at_us, True)
     return seen
 
 

@@ -181,7 +181,7 @@ class Sending(Part):
     async def _record(
         self, connection: AsyncConnection, begins: Sequence[Begin], ends: Sequence[End]
     ) -> set[str]:
-        alive = await self._alive(connection, {one.claim for one in (*begins, *ends)})
+        alive = await self._alive(connection, {one.claim for one in begins} | {one.claim for one in ends})
         ended = await _END.rows(
             self._db, connection, [_end_row(end) for end in _in_order(ends) if end.claim in alive]
         )

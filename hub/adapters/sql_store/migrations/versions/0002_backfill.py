@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 
 def sending() -> None:
-    added = (
+    added: tuple[sa.Column[Any], ...] = (
         sa.Column("throttled", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default=sa.text("0"), autoincrement=False),
         sa.Column("lapses", sa.Integer(), nullable=False, server_default=sa.text("0"), autoincrement=False),
