@@ -50,6 +50,7 @@ class Begin(NamedTuple):
     claim: str
     user_id: str
     id: str
+    at_us: int
 
 
 class Attempt(Struct, frozen=True):
@@ -74,6 +75,7 @@ class End(Struct, frozen=True):
     claim: str
     delivery: Delivery
     move: Move
+    at_us: int
     was: str = "sending"
     provider: str | None = None
     reference: str | None = None

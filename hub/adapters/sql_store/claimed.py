@@ -143,7 +143,7 @@ async def _broadcasts(
     marks = {(row.user_id, row.seq): marks_of(row) for row in own}
     through: dict[str, list[Any]] = {}
     for row in await connection.execute(select(watermarks).where(db.among(watermarks.c.user_id, of_users))):
-        through.setdefault(row.user_id, []).append((row.category, row.mark, row.through_seq, row.at_us))
+        through.setdefault(row.user_id, []).append(row)
     seen = {}
     for delivery in rows:
         if delivery.notification_id not in shared:

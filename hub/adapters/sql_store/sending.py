@@ -59,16 +59,17 @@ _CLAIM: Final = RowsStatement(
     claim="text",
 )
 _BEGIN: Final = RowsStatement(
-    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, tried_at_us = COALESCE(tried_at_us, {now})"
+    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, tried_at_us = COALESCE(tried_at_us, given.at_us)"
     " FROM {rows} WHERE deliveries.user_id = given.user_id AND deliveries.id = given.id"
     " AND deliveries.claim = given.claim AND deliveries.state = 'queued' RETURNING deliveries.id",
     **_KEY,
     claim="text",
+    at_us="bigint",
 )
 _END: Final = RowsStatement(
     "UPDATE deliveries SET state = given.state, reason = given.reason, claim = NULL,"
     " due_at_us = COALESCE(given.due_at_us, deliveries.due_at_us),"
-    " tried_at_us = CASE WHEN given.state = 'failed' THEN COALESCE(tried_at_us, {now}) ELSE tried_at_us END,"
+    " tried_at_us = CASE WHEN given.state = 'failed' THEN COALESCE(tried_at_us, given.at_us) ELSE tried_at_us END,"
     " provider = COALESCE(given.provider, deliveries.provider),"
     " reference = COALESCE(given.reference, deliveries.reference),"
     " served = COALESCE(given.served, deliveries.served)"
@@ -76,6 +77,7 @@ _END: Final = RowsStatement(
     " AND deliveries.claim = given.claim AND deliveries.state = given.was RETURNING deliveries.id",
     **_KEY,
     claim="text",
+    at_us="bigint",
     was="text",
     state="text",
     reason="text",
@@ -188,7 +190,7 @@ class Sending(Part):
         begun = await _BEGIN.rows(
             self._db,
             connection,
-            [(one.user_id, one.id, one.claim) for one in sorted(begins) if one.claim in alive],
+            [(one.user_id, one.id, one.claim, one.at_us) for one in sorted(begins) if one.claim in alive],
         )
         held = {row[0] for row in (*ended, *begun)}
         if done := [end for end in ends if end.delivery.id in held]:
@@ -298,6 +300,7 @@ def _end_row(end: End) -> Row:
         end.delivery.user_id,
         end.delivery.id,
         end.claim,
+        end.at_us,
         end.was,
         end.move.state,
         end.move.reason,
