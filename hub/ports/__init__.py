@@ -45,6 +45,7 @@ from hub.ports.store import (
     Store,
     UserStore,
 )
+from hub.ports.suppressions import Suppression, SuppressionStore
 
 __all__ = [
     "ApiKey",
@@ -84,6 +85,8 @@ __all__ = [
     "Situation",
     "Store",
     "StoredSlice",
+    "Suppression",
+    "SuppressionStore",
     "Unread",
     "UserMerge",
     "UserStore",

@@ -27,6 +27,7 @@ from hub.ports.rows import (
     Unread,
     UserMerge,
 )
+from hub.ports.suppressions import SuppressionStore
 
 
 class LeaseStore(Protocol):
@@ -328,6 +329,7 @@ class Store(
     LeaseStore,
     PlanStore,
     UserStore,
+    SuppressionStore,
     InboxStore,
     EventStore,
     DefinitionStore,

@@ -12,6 +12,7 @@ from hub.adapters.sql_store.marks import MarkWriter
 from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
 from hub.adapters.sql_store.schema import Schema
+from hub.adapters.sql_store.suppressions import Suppressions
 from hub.adapters.sql_store.topics import Topics
 from hub.adapters.sql_store.unread import UnreadCounts
 from hub.adapters.sql_store.users import Users
@@ -25,6 +26,7 @@ class SqlStore(
     Users,
     Topics,
     Erasure,
+    Suppressions,
     InboxPages,
     MarkWriter,
     EventRows,
