@@ -46,6 +46,7 @@ from hub.ports.store import (
     Store,
     UserStore,
 )
+from hub.ports.suppressions import Suppression, SuppressionStore
 
 __all__ = [
     "ApiKey",
@@ -91,6 +92,8 @@ __all__ = [
     "Situation",
     "Store",
     "StoredSlice",
+    "Suppression",
+    "SuppressionStore",
     "Unread",
     "UserMerge",
     "UserStore",

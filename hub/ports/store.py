@@ -28,6 +28,7 @@ from hub.ports.rows import (
     UserMerge,
 )
 from hub.ports.sending import SendingStore
+from hub.ports.suppressions import SuppressionStore
 
 
 class LeaseStore(Protocol):
@@ -329,6 +330,7 @@ class Store(
     LeaseStore,
     PlanStore,
     UserStore,
+    SuppressionStore,
     InboxStore,
     EventStore,
     DefinitionStore,
