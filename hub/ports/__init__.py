@@ -6,6 +6,7 @@ Only `hub.wiring` chooses adapters.
 
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
+from hub.ports.devices import DeviceStore
 from hub.ports.queue import (
     Append,
     Appended,
@@ -17,6 +18,7 @@ from hub.ports.queue import (
     QueuedSlice,
     RejectedEntry,
 )
+from hub.ports.receipts import ReceiptStore
 from hub.ports.rows import (
     ApiKey,
     Batch,
@@ -56,6 +58,7 @@ __all__ = [
     "Clock",
     "Committed",
     "DefinitionStore",
+    "DeviceStore",
     "EventQueue",
     "EventRecord",
     "EventStore",
@@ -79,6 +82,7 @@ __all__ = [
     "Publication",
     "Published",
     "QueuedSlice",
+    "ReceiptStore",
     "RejectedEntry",
     "ScheduledPart",
     "Situation",
