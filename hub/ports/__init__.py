@@ -47,6 +47,7 @@ from hub.ports.store import (
     Store,
     UserStore,
 )
+from hub.ports.suppressions import Suppression, SuppressionStore
 
 __all__ = [
     "ApiKey",
@@ -88,6 +89,8 @@ __all__ = [
     "Situation",
     "Store",
     "StoredSlice",
+    "Suppression",
+    "SuppressionStore",
     "Unread",
     "UserMerge",
     "UserStore",

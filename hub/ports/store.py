@@ -29,6 +29,7 @@ from hub.ports.rows import (
     Unread,
     UserMerge,
 )
+from hub.ports.suppressions import SuppressionStore
 
 
 class LeaseStore(Protocol):
@@ -330,6 +331,7 @@ class Store(
     LeaseStore,
     PlanStore,
     UserStore,
+    SuppressionStore,
     InboxStore,
     EventStore,
     DefinitionStore,

@@ -198,6 +198,7 @@ async def live_fully(store: SqlStore, partition: Partition, lane: Partition) -> 
     shared = await lane.broadcast("evt_3", "news")
     await store.mark_ids("alice", "read", [row.id], [shared], NOW_US + 1)
     await store.mark_all("alice", "seen", None, 1, NOW_US + 2)
+    await store.suppress(Channel.EMAIL, "a@example.com", "bounce", "5.1.1 no such user", NOW_US + 3)
 
 
 async def test_an_export_holds_everything_that_is_kept(

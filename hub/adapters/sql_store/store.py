@@ -14,6 +14,7 @@ from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
 from hub.adapters.sql_store.receipts import Receipts
 from hub.adapters.sql_store.schema import Schema
+from hub.adapters.sql_store.suppressions import Suppressions
 from hub.adapters.sql_store.topics import Topics
 from hub.adapters.sql_store.unread import UnreadCounts
 from hub.adapters.sql_store.users import Users
@@ -27,6 +28,7 @@ class SqlStore(
     Users,
     Topics,
     Erasure,
+    Suppressions,
     InboxPages,
     MarkWriter,
     EventRows,

@@ -12,14 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.people_rows import (
+    ERASURE_KEY,
     add_users,
     change_users,
     changes,
-    find_tombstones,
     fresh_user,
     insert_users,
+    settings_among,
+    tombstones_among,
 )
 from hub.adapters.sql_store.rows import PROFILE_TEXTS, attributes_of, document, preferences_of, profile_of
+from hub.adapters.sql_store.suppressions import HAS_SUPPRESSIONS, with_suppressed
 from hub.adapters.sql_store.tables import subscriptions, users
 from hub.adapters.sql_store.topics import join_topics
 from hub.errors import Refused
@@ -38,9 +41,11 @@ class Users(Part):
         self, connection: AsyncConnection, ids: Sequence[str], with_subscriptions: bool
     ) -> dict[str, User]:
         rows = (await connection.execute(select(users).where(self._db.among(users.c.id, ids)))).all()
-        erased = await find_tombstones(self._db, connection, ids)
+        known = await settings_among(connection, ERASURE_KEY, HAS_SUPPRESSIONS)
+        key = known.get(ERASURE_KEY)
+        erased = await tombstones_among(self._db, connection, bytes.fromhex(key), ids) if key else {}
         intervals = await self._subscriptions(connection, ids) if with_subscriptions else {}
-        loaded = {}
+        loaded: dict[str, User] = {}
         for row in rows:
             erased_at_us, revoked_us = erased.get(row.id, (None, 0))
             loaded[row.id] = User(
@@ -56,6 +61,8 @@ class Users(Part):
                 loaded[user_id] = User(
                     Profile(user_id), tokens_valid_from_us=revoked_us, erased_at_us=erased_at_us
                 )
+        if HAS_SUPPRESSIONS in known:
+            return await with_suppressed(self._db, connection, loaded)
         return loaded
 
     async def _subscriptions(
