@@ -11,7 +11,7 @@ import hmac
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha1
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 import structlog
@@ -19,8 +19,7 @@ import structlog
 from hub.errors import Refused
 from hub.model.addresses import is_phone
 from hub.model.vocabulary import Channel
-from hub.ports import Clock
-from hub.ports.receipts import ReceiptStore
+from hub.ports import Clock, LogEntry, Store
 from hub.provider_urls import ProviderUrl
 
 PATH: Final = "/v1/callbacks/sms/"
@@ -39,20 +38,6 @@ _STOPPED: Final = "21610"  # Twilio: the recipient has opted out
 _log = structlog.get_logger(__name__)
 
 
-class Suppressing(Protocol):
-    """The part of `hub.ports.suppressions` that is needed here."""
-
-    async def suppress(
-        self, channel: Channel, address: str, reason: str, detail: str | None, at_us: int
-    ) -> object:
-        """Take an address out."""
-        ...
-
-    async def unsuppress(self, channel: Channel, address: str) -> object:
-        """Let an address back in."""
-        ...
-
-
 class SmsReceipts:
     """The use case behind `POST /v1/callbacks/sms/{provider}`."""
 
@@ -60,15 +45,13 @@ class SmsReceipts:
         self,
         providers: Sequence[ProviderUrl],
         public_url: str,
-        store: ReceiptStore,
-        suppressions: Suppressing,
+        store: Store,
         clock: Clock,
         patience_seconds: Sequence[float] = PATIENCE_SECONDS,
     ) -> None:
         self._providers = {callback_id(one): one for one in providers if one.inner is None}
         self._public_url = public_url
         self._store = store
-        self._suppressions = suppressions
         self._clock = clock
         self._patience_seconds = patience_seconds
 
@@ -86,7 +69,7 @@ class SmsReceipts:
         given = dict(fields)
         status = given.get("MessageStatus") or given.get("SmsStatus") or ""
         if status in ("received", "receiving") or (not status and "Body" in given):
-            await self._answer(given)
+            await self._answer(provider.name, given)
         else:
             await self._receipt(
                 provider.name, given.get("MessageSid") or given.get("SmsSid") or "", status, given
@@ -106,7 +89,7 @@ class SmsReceipts:
         code = code if code.isascii() and code.isdigit() and len(code) <= 10 else ""
         await self._settle(provider, reference, state, code or status)
         if code == _STOPPED and is_phone(given.get("To", "")):
-            await self._suppress(given["To"], f"{provider} says that the recipient opted out.")
+            await self._stop(provider, given["To"], "The gateway says that the recipient opted out.")
 
     async def _settle(self, provider: str, reference: str, state: str, code: str) -> None:
         if not 0 < len(reference) <= 128:
@@ -114,7 +97,7 @@ class SmsReceipts:
         for wait_seconds in (*self._patience_seconds, None):
             if await self._store.settle(provider, reference, state, code, self._clock.now_us()):
                 return
-            # A hub that gave up a message (time-out) never learns its id: only the first news of a message waits.
+            # Of a message that is known this is old news; one that is unknown may be on its way into the store.
             if (
                 state == "sent"
                 or wait_seconds is None
@@ -123,18 +106,26 @@ class SmsReceipts:
                 return
             await asyncio.sleep(wait_seconds)
 
-    async def _answer(self, given: Mapping[str, str]) -> None:
+    async def _answer(self, provider: str, given: Mapping[str, str]) -> None:
         number = given.get("From", "")
         if not is_phone(number):
             return
         said = given.get("OptOutType") or "".join(given.get("Body", "").split()).strip(".!\"'").upper()
         if said in STOP_WORDS:
-            await self._suppress(number, "The recipient wrote STOP.")
-        elif said in START_WORDS:
-            await self._suppressions.unsuppress(Channel.SMS, number)
+            await self._stop(provider, number, "The recipient wrote STOP.")
+        elif said in START_WORDS and await self._store.unsuppress(Channel.SMS, number):
+            await self._tell(
+                "restarted", provider, "start", "A recipient wrote START and gets messages again."
+            )
 
-    async def _suppress(self, number: str, detail: str) -> None:
-        await self._suppressions.suppress(Channel.SMS, number, "stop", detail, self._clock.now_us())
+    async def _stop(self, provider: str, number: str, detail: str) -> None:
+        if await self._store.suppress(Channel.SMS, number, "stop", detail, self._clock.now_us()):
+            await self._tell("stopped", provider, "stop", detail)
+
+    async def _tell(self, state: str, provider: str, reason: str, detail: str) -> None:
+        now_us = self._clock.now_us()
+        line = LogEntry(now_us, state, channel=Channel.SMS, provider=provider, reason=reason, detail=detail)
+        await self._store.write_log([line])
 
 
 def callback_id(provider: ProviderUrl) -> str:

@@ -12,7 +12,6 @@ async def sms(call: Call) -> Reply:
         parts.settings.providers(Channel.SMS),
         parts.settings.public.url,
         parts.store,
-        parts.store,
         parts.clock,
     )
     signature = call.headers.get(b"x-twilio-signature", b"").decode("latin-1")
