@@ -6,6 +6,7 @@ Only `hub.wiring` chooses adapters.
 
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
+from hub.ports.devices import DeviceStore
 from hub.ports.queue import (
     Append,
     Appended,
@@ -17,6 +18,7 @@ from hub.ports.queue import (
     QueuedSlice,
     RejectedEntry,
 )
+from hub.ports.receipts import ReceiptStore
 from hub.ports.rows import (
     ApiKey,
     Batch,
@@ -63,6 +65,7 @@ __all__ = [
     "DefinitionStore",
     "Due",
     "End",
+    "DeviceStore",
     "EventQueue",
     "EventRecord",
     "EventStore",
@@ -86,6 +89,7 @@ __all__ = [
     "Publication",
     "Published",
     "QueuedSlice",
+    "ReceiptStore",
     "RejectedEntry",
     "ScheduledPart",
     "SendingStore",

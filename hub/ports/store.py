@@ -11,6 +11,8 @@ from hub.model.notifications import Broadcast, Notification
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import Mark
+from hub.ports.devices import DeviceStore
+from hub.ports.receipts import ReceiptStore
 from hub.ports.rows import (
     ApiKey,
     Batch,
@@ -336,6 +338,8 @@ class Store(
     DefinitionStore,
     KeyStore,
     SendingStore,
+    ReceiptStore,
+    DeviceStore,
     OperationStore,
     Protocol,
 ):

@@ -31,6 +31,7 @@ from hub.adapters.sql_store.tables import (
     broadcast_marks,
     broadcasts,
     deliveries,
+    devices,
     log,
     notifications,
     slices,
@@ -64,6 +65,7 @@ class Erasure(Part):
             (subscriptions, subscriptions.c.user_id),
             (broadcast_marks, broadcast_marks.c.user_id),
             (watermarks, watermarks.c.user_id),
+            (devices, devices.c.user_id),
             (users, users.c.id),
         ):
             removed = await connection.execute(delete(table).where(column == user_id))
@@ -159,6 +161,7 @@ class Erasure(Part):
             )
             own = await rows(notifications, notifications.c.user_id, notifications.c.created_at_us)
             sent = await rows(deliveries, deliveries.c.user_id, deliveries.c.created_at_us, deliveries.c.id)
+            phones = await rows(devices, devices.c.user_id, devices.c.created_at_us, devices.c.id)
             through = await rows(watermarks, watermarks.c.user_id, watermarks.c.at_us)
             lines = await rows(log, log.c.user_id, log.c.id)
             out = [
@@ -174,7 +177,7 @@ class Erasure(Part):
             shared = [
                 {**to_builtins(broadcast_of(row)), "marks": to_builtins(marks_of(row))} for row in marked
             ]
-        if found is None and not any((intervals, own, sent, through, lines, shared)):
+        if found is None and not any((intervals, own, sent, through, lines, shared, phones)):
             return None
         profile = {"id": user_id} if found is None else to_builtins(profile_of(found))
         return {
@@ -187,6 +190,15 @@ class Erasure(Part):
             ],
             "notifications": [to_builtins(notification_of(row)) for row in own],
             "deliveries": [to_builtins(delivery_of(row)) for row in sent],
+            "devices": [
+                {
+                    "token": row.token,
+                    "platform": row.platform,
+                    "created_at": rfc3339(row.created_at_us),
+                    "used_at": rfc3339(row.used_at_us),
+                }
+                for row in phones
+            ],
             "broadcast_marks": shared,
             "all_marks": [
                 {

@@ -1,6 +1,7 @@
 """`SqlStore`: every part of the store over one database."""
 
 from hub.adapters.sql_store.definitions import Definitions
+from hub.adapters.sql_store.devices import Devices
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.erasure import Erasure
 from hub.adapters.sql_store.events import EventRows
@@ -11,6 +12,7 @@ from hub.adapters.sql_store.ledger import Ledger
 from hub.adapters.sql_store.marks import MarkWriter
 from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
+from hub.adapters.sql_store.receipts import Receipts
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.sending import Sending
 from hub.adapters.sql_store.suppressions import Suppressions
@@ -33,6 +35,8 @@ class SqlStore(
     EventRows,
     Definitions,
     Keys,
+    Receipts,
+    Devices,
     Ledger,
     Sending,
     Schema,
