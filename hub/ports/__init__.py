@@ -6,6 +6,7 @@ Only `hub.wiring` chooses adapters.
 
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
+from hub.ports.push_subscriptions import PushReceipt, PushSubscription, PushSubscriptionStore
 from hub.ports.queue import (
     Append,
     Appended,
@@ -84,6 +85,9 @@ __all__ = [
     "Position",
     "Publication",
     "Published",
+    "PushReceipt",
+    "PushSubscription",
+    "PushSubscriptionStore",
     "QueuedSlice",
     "RejectedEntry",
     "ScheduledPart",

@@ -11,6 +11,7 @@ from hub.model.notifications import Broadcast, Notification
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import Mark
+from hub.ports.push_subscriptions import PushSubscriptionStore
 from hub.ports.rows import (
     ApiKey,
     Batch,
@@ -335,6 +336,7 @@ class Store(
     KeyStore,
     SendingStore,
     OperationStore,
+    PushSubscriptionStore,
     Protocol,
 ):
     """Everything that SQL keeps."""

@@ -32,6 +32,7 @@ from hub.adapters.sql_store.tables import (
     deliveries,
     log,
     notifications,
+    push_subscriptions,
     slices,
     subscriptions,
     tombstones,
@@ -60,6 +61,7 @@ class Erasure(Part):
             (subscriptions, subscriptions.c.user_id),
             (broadcast_marks, broadcast_marks.c.user_id),
             (watermarks, watermarks.c.user_id),
+            (push_subscriptions, push_subscriptions.c.user_id),
             (users, users.c.id),
         ):
             removed = await connection.execute(delete(table).where(column == user_id))
@@ -141,6 +143,9 @@ class Erasure(Part):
             sent = await rows(deliveries, deliveries.c.user_id, deliveries.c.created_at_us, deliveries.c.id)
             through = await rows(watermarks, watermarks.c.user_id, watermarks.c.at_us)
             lines = await rows(log, log.c.user_id, log.c.id)
+            browsers = await rows(
+                push_subscriptions, push_subscriptions.c.user_id, push_subscriptions.c.created_at_us
+            )
             marked = await connection.execute(
                 select(broadcasts, broadcast_marks)
                 .join_from(broadcast_marks, broadcasts, broadcasts.c.seq == broadcast_marks.c.seq)
@@ -150,7 +155,7 @@ class Erasure(Part):
             shared = [
                 {**to_builtins(broadcast_of(row)), "marks": to_builtins(marks_of(row))} for row in marked
             ]
-        if found is None and not any((intervals, own, sent, through, lines, shared)):
+        if found is None and not any((intervals, own, sent, through, lines, browsers, shared)):
             return None
         profile = {"id": user_id} if found is None else to_builtins(profile_of(found))
         return {
@@ -172,6 +177,15 @@ class Erasure(Part):
                     "at_us": row.at_us,
                 }
                 for row in through
+            ],
+            "push_subscriptions": [
+                {
+                    "id": row.id,
+                    "endpoint": row.endpoint,
+                    "created_at": rfc3339(row.created_at_us),
+                    "used_at": rfc3339(row.used_at_us),
+                }
+                for row in browsers
             ],
             "log": [to_builtins(log_entry_of(row)) for row in lines],
         }

@@ -12,13 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.people_rows import (
+    ERASURE_KEY,
     add_users,
     change_users,
     changes,
-    find_tombstones,
     fresh_user,
     insert_users,
+    settings_among,
+    tombstones_among,
 )
+from hub.adapters.sql_store.push_rows import HAS_PUSH, with_push
 from hub.adapters.sql_store.rows import PROFILE_TEXTS, attributes_of, document, preferences_of, profile_of
 from hub.adapters.sql_store.tables import subscriptions, users
 from hub.adapters.sql_store.topics import join_topics
@@ -38,7 +41,9 @@ class Users(Part):
         self, connection: AsyncConnection, ids: Sequence[str], with_subscriptions: bool
     ) -> dict[str, User]:
         rows = (await connection.execute(select(users).where(self._db.among(users.c.id, ids)))).all()
-        erased = await find_tombstones(self._db, connection, ids)
+        facts = await settings_among(self._db, connection, (ERASURE_KEY, HAS_PUSH))
+        key = facts.get(ERASURE_KEY)
+        erased = await tombstones_among(self._db, connection, bytes.fromhex(key), ids) if key else {}
         intervals = await self._subscriptions(connection, ids) if with_subscriptions else {}
         loaded = {}
         for row in rows:
@@ -56,7 +61,7 @@ class Users(Part):
                 loaded[user_id] = User(
                     Profile(user_id), tokens_valid_from_us=revoked_us, erased_at_us=erased_at_us
                 )
-        return loaded
+        return await with_push(self._db, connection, loaded) if HAS_PUSH in facts else loaded
 
     async def _subscriptions(
         self, connection: AsyncConnection, ids: Sequence[str]
