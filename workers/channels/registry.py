@@ -6,8 +6,9 @@ from typing import Final
 from hub.config import Settings
 from hub.model.vocabulary import Channel
 from workers.channels.base import Sender
+from workers.channels.web_push import web_push_of
 
-_MAKERS: Final[dict[Channel, Callable[[Settings], Sender]]] = {}
+_MAKERS: Final[dict[Channel, Callable[[Settings], Sender]]] = {Channel.WEB_PUSH: web_push_of}
 
 
 def senders_of(settings: Settings) -> Iterator[Sender]:
