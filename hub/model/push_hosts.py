@@ -104,6 +104,8 @@ def is_public_address(text: str) -> bool:
         return False
     if address.version == 6:
         inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        if address.packed[:6] == _NAT64_LOCAL:
+            return False
         if address.packed[:12] == _NAT64:
             inner.append(ip_address(address.packed[12:]))  # four bytes: version 4
         if any(one is not None and not is_public_address(str(one)) for one in inner):
@@ -114,3 +116,4 @@ def is_public_address(text: str) -> bool:
 
 
 _NAT64: Final = bytes.fromhex("0064ff9b0000000000000000")  # 64:ff9b::/96, RFC 6052
+_NAT64_LOCAL: Final = bytes.fromhex("0064ff9b0001")  # 64:ff9b:1::/48, RFC 8215

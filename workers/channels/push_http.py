@@ -80,11 +80,13 @@ class PushHttp:
         loopback: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         resolver: AbstractResolver | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._connections = connections
         self._loopback = frozenset(loopback)
         self._tls = tls
         self._resolver = resolver
+        self._answer_seconds = answer_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> PushAnswer:
@@ -115,7 +117,9 @@ class PushHttp:
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(
-                total=CONNECT_SECONDS + ANSWER_SECONDS * 2, connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS
+                total=CONNECT_SECONDS + self._answer_seconds * 2,
+                connect=CONNECT_SECONDS,
+                sock_read=self._answer_seconds,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # what is not decompressed cannot explode

@@ -3,17 +3,23 @@
 from collections.abc import Callable, Iterator
 from email.utils import parseaddr
 from typing import Final
-from urllib.parse import urlsplit
 
 from hub.config import Settings
 from hub.model.vocabulary import Channel
 from hub.ports import Clock
 from workers.channels.base import Sender
+from workers.channels.email import email_sender
 from workers.channels.mobile_push import mobile_push_sender
 from workers.channels.sms import sms_sender
-from workers.channels.web_push import web_push_sender
+from workers.channels.web_push import web_push_of
 
 _Maker = Callable[[Settings, Clock], Sender]
+
+
+def _email(settings: Settings, clock: Clock) -> Sender:  # noqa: ARG001 - all makers are called alike
+    assert settings.email_from is not None  # settings with mail servers have a sender
+    domain = parseaddr(settings.email_from)[1].rpartition("@")[2]
+    return email_sender(settings.providers(Channel.EMAIL), settings.email_from, domain)
 
 
 def _sms(settings: Settings, clock: Clock) -> Sender:
@@ -24,15 +30,10 @@ def _mobile_push(settings: Settings, clock: Clock) -> Sender:
     return mobile_push_sender(settings.providers(Channel.MOBILE_PUSH), clock)
 
 
-def _web_push(settings: Settings, clock: Clock) -> Sender:
-    assert settings.vapid_private_key is not None  # made with the other generated secrets
-    key = settings.vapid_private_key.get_secret_value()
-    return web_push_sender(key, vapid_subject(settings), settings.push_allowed_hosts, clock)
-
-
 MAKERS: Final[dict[Channel, _Maker]] = {
+    Channel.EMAIL: _email,
     Channel.SMS: _sms,
-    Channel.WEB_PUSH: _web_push,
+    Channel.WEB_PUSH: web_push_of,
     Channel.MOBILE_PUSH: _mobile_push,
 }
 
@@ -42,13 +43,3 @@ def senders_of(settings: Settings, clock: Clock) -> Iterator[Sender]:
     for channel in sorted(settings.available_channels):
         if channel in MAKERS:
             yield MAKERS[channel](settings, clock)
-
-
-def vapid_subject(settings: Settings) -> str:
-    """Whom push services may ask (RFC 8292 §2.1): the given one, else whoever sends the mails, else the hub itself."""
-    if settings.vapid_subject:
-        return settings.vapid_subject
-    if settings.email_from:
-        return f"mailto:{parseaddr(settings.email_from)[1]}"
-    url = settings.public.url
-    return url if url.startswith("https://") else f"mailto:clarion@{urlsplit(url).hostname}"

@@ -13,6 +13,8 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver
 from pywebpush import WebPusher, WebPushException
 
+from hub.config import Settings
+from hub.errors import ConfigError
 from hub.model.outcomes import GiveUp, Outcome, RetryAfter, Sent, Unclear
 from hub.model.outgoing import Outgoing, Target
 from hub.model.push_hosts import Endpoint, PushHosts
@@ -21,12 +23,13 @@ from hub.ports import Clock
 from hub.push_keys import read_private_key
 from workers.channels.base import Provider
 from workers.channels.push_breakers import Breakers
-from workers.channels.push_http import NoHttp, NotAnswered, NotWritten, PushAnswer, PushHttp
+from workers.channels.push_http import ANSWER_SECONDS, NoHttp, NotAnswered, NotWritten, PushAnswer, PushHttp
 from workers.channels.push_message import PushMessage, compose_push
 from workers.channels.push_vapid import VapidHeaders
 from workers.channels.retry_after import retry_after_seconds
 
 CONNECTIONS: Final = 64
+UNREACHABLE: Final = "mailto:nobody@localhost"  # on a hub without a public address; Apple refuses it
 LONGEST_TTL_SECONDS: Final = 4 * 7 * 86_400  # what the large push services keep at most
 _TAKEN: Final = (200, 201, 202, 204)
 _GONE: Final = (404, 410)  # RFC 8030 §7.3: the subscription has expired, or never was
@@ -47,16 +50,29 @@ def web_push_sender(
     connections: int = CONNECTIONS,
     tls: SSLContext | None = None,
     resolver: AbstractResolver | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> "WebPushSender":
     """The channel. `allowed_hosts`: push services beside the known ones. Raises ConfigError for a key that is none.
 
-    `tls` and `resolver` replace the system's trust and name service.
+    `tls` and `resolver` replace the system's trust and name service. `answer_seconds`: how long a service may be silent.
     """
     hosts = PushHosts(allowed_hosts)
     headers = VapidHeaders(read_private_key(vapid_private_key), vapid_subject, clock)
     loopback = [name for name in (host.partition(":")[0] for host in allowed_hosts) if "localhost" in name]
-    http = PushHttp(connections, loopback=loopback, tls=tls, resolver=resolver)
+    http = PushHttp(connections, loopback=loopback, tls=tls, resolver=resolver, answer_seconds=answer_seconds)
     return WebPushSender(WebPushProvider(hosts, headers, http, clock, connections))
+
+
+def web_push_of(settings: Settings, clock: Clock) -> "WebPushSender":
+    """The channel as the settings say. Raises ConfigError for a key that is none."""
+    key = settings.vapid_private_key
+    if key is None:
+        raise ConfigError(
+            "CLARION_VAPID_PRIVATE_KEY is not set, and no key was generated into CLARION_DATA_DIR."
+        )
+    public = settings.public
+    subject = settings.vapid_subject or (public.origin if public.is_https else UNREACHABLE)
+    return web_push_sender(key.get_secret_value(), subject, settings.push_allowed_hosts, clock)
 
 
 class WebPushSender:
