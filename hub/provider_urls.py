@@ -157,7 +157,7 @@ def parse_provider(channel: Channel, text: str) -> ProviderUrl:
     if parts.path not in ("", "/") or parts.fragment:
         raise ValueError(f"{scheme}:// takes no path")
     if rules.loopback_only and not is_loopback_host(parts.hostname):
-        raise ValueError(f"{scheme}:// sends secrets in the clear, so it is for a loopback host only")
+        raise ValueError(f"{scheme}:// sends its password in the clear, so it is for a loopback host only")
     options = _options(scheme, parts.query, rules)
     host = parts.netloc.rpartition("@")[2] if scheme == "fcm" else parts.hostname  # a project's case counts
     url = ProviderUrl(channel, scheme, host, port, _text(parts.username), _text(parts.password), options)

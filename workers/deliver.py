@@ -154,7 +154,7 @@ class Delivering:
         except ComposeError as error:
             unfit = GiveUp("not_composed", str(error))
             return ends + [self._after(claim, one, unfit, "queued") for one in going]
-        held = await self._recorder.step([], [Begin(claim, *_key(one)) for one in going])
+        held = await self._recorder.step([], [Begin(claim, *_key(one), now_us) for one in going])
         begun = [one for one in going if one.delivery.id in held]
         if not begun:
             return ends  # all of them were cancelled, or became somebody else's, in the last moment
@@ -247,6 +247,7 @@ class Delivering:
             claim=claim,
             delivery=delivery,
             move=move,
+            at_us=now_us,
             was=was,
             provider=provider,
             reference=outcome.reference if isinstance(outcome, Sent) else None,
@@ -257,6 +258,7 @@ class Delivering:
                 for target, _, said in (carried.outcomes if carried else ())
                 if isinstance(said, GiveUp) and said.target_is_gone
             ),
+            detail=outcome.detail if outcome is not None else None,
             fallback=next_one,
             log=tuple(lines),
         )

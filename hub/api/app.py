@@ -15,7 +15,20 @@ from starlette.routing import BaseRoute, Router, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from hub.api import definitions, health, inbox, keys, log, preferences, publish, push, topics, users
+from hub.api import (
+    callbacks,
+    definitions,
+    devices,
+    health,
+    inbox,
+    keys,
+    log,
+    preferences,
+    publish,
+    push,
+    topics,
+    users,
+)
 from hub.api.docs import documentation_routes
 from hub.api.parts import Parts
 from hub.api.problems import not_found
@@ -26,6 +39,7 @@ from hub.errors import Refused
 TABLE: tuple[Route, ...] = (
     *publish.ROUTES,
     *inbox.ROUTES,
+    *devices.ROUTES,
     *preferences.ROUTES,
     *push.ROUTES,
     *users.ROUTES,
@@ -33,6 +47,7 @@ TABLE: tuple[Route, ...] = (
     *definitions.ROUTES,
     *log.ROUTES,
     *keys.ROUTES,
+    *callbacks.ROUTES,
     *health.ROUTES,
 )
 """Every call of version 1 that is answered here."""

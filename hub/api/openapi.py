@@ -61,6 +61,8 @@ PROBLEMS: Final = {
 STATUS_OF: Final = {
     "invalid_idempotency_key": 400,
     "unknown_event": 404,
+    "not_found": 404,
+    "invalid_signature": 403,
     "conflict": 409,
     "idempotency_in_flight": 409,
     "stale_version": 412,
@@ -218,6 +220,8 @@ def _request_content(route: Route, named: dict[int, Json]) -> Json:
             return {"application/json": {"schema": array}, NDJSON: {"schema": item}}
         case "ndjson":
             return {NDJSON: {"schema": named[id(MergeItem)]}}
+        case "form":
+            return {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}
         case "merge":
             schema = _schema_of(route.body_schema or route.body, named)
             return {

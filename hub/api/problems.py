@@ -31,6 +31,7 @@ CODES: Final[dict[str, str]] = {
     "token_expired": "The token has expired",
     "forbidden": "Not allowed",
     "missing_scope": "The API key lacks the scope of this call",
+    "invalid_signature": "The signature does not fit",
     "cross_origin": "A session cookie counts only on our own pages",
     # 404, 405, 409, 412, 413
     "unknown_event": "There is no such event",

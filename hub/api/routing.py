@@ -26,7 +26,7 @@ from hub.model.addresses import json_fault
 from hub.model.vocabulary import is_id
 
 Access = Literal["open", "user", "publish", "users", "types", "read", "admin"]
-BodyKind = Literal["none", "json", "merge", "ndjson", "event", "events"]
+BodyKind = Literal["none", "json", "merge", "ndjson", "event", "events", "form"]
 
 SMALL_BODY_BYTES: Final = 256 * 1024
 OUR_IDS: Final = frozenset({"event", "key_id", "token"})  # path parameters that are looked up, never stored
@@ -95,6 +95,7 @@ class Call(Struct):
     body: Any = None
     raw: bytes = b""
     request_id: str = ""
+    query_string: bytes = b""  # of the address, as it came
 
     @property
     def identity(self) -> Identity:
@@ -176,7 +177,15 @@ class Endpoint:
             path = {**path, **self._fixed}
         for name, value in path.items():
             check_id(name, value)
-        call = Call(self._parts, route, headers, caller, path, request_id=scope["state"]["request_id"])
+        call = Call(
+            self._parts,
+            route,
+            headers,
+            caller,
+            path,
+            request_id=scope["state"]["request_id"],
+            query_string=scope["query_string"],
+        )
         if route.query is not NoQuery:
             call.query = read_query(route.query, scope["query_string"])
         if route.body_kind != "none":
@@ -197,6 +206,7 @@ _MEDIA: Final[Mapping[str, tuple[str, ...]]] = {
     "merge": ("application/merge-patch+json", "application/json"),
     "events": ("application/json", "application/x-ndjson", "application/jsonl", "application/ndjson"),
     "ndjson": ("application/x-ndjson", "application/jsonl", "application/ndjson", "application/json"),
+    "form": ("application/x-www-form-urlencoded",),
 }
 # What curl -d and fetch() send when nobody thought of it: the body decides.
 _UNSAID: Final = ("", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream")

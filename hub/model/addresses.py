@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Final
+from unicodedata import normalize
 
 import msgspec
 
 from hub.errors import FieldError
 from hub.model.schedule import is_timezone
+from hub.model.vocabulary import Channel
 
 ATTRIBUTES_LIMIT_BYTES: Final = 16_384
 JSON_DEPTH_LIMIT: Final = 32
@@ -36,6 +38,39 @@ def is_email(text: str) -> bool:
         return False
     local = found["local"]
     return not (local.startswith(".") or local.endswith(".") or ".." in local)
+
+
+def ascii_domain(domain: str) -> str:
+    """A host name as it travels: lower case, labels beyond ASCII as A-labels (RFC 5890 §2.3.2.1).
+
+    Raises ValueError for a name that has none. Labels are lowered and composed, not mapped further: ß stays ß, as
+    IDNA 2008 wants it, so that a mail never goes to the domain beside the one that was meant.
+    """
+    labels = [_ascii_label(label) for label in domain.split(".")]
+    name = ".".join(labels)
+    if not all(0 < len(label) <= 63 for label in labels) or len(name) > 253:
+        raise ValueError(f"{domain!r} has no form that can be sent")
+    return name
+
+
+def _ascii_label(label: str) -> str:
+    if label.isascii():
+        return label.lower()
+    return "xn--" + normalize("NFKC", normalize("NFKC", label).lower()).encode("punycode").decode()
+
+
+def canonical_email(address: str) -> str:
+    """An address as it is compared: its domain as it travels. The part before the @ stays: its case may matter there."""
+    local, at, domain = address.rpartition("@")
+    try:
+        return f"{local}@{ascii_domain(domain)}" if at else address
+    except ValueError:
+        return f"{local}@{domain.lower()}"
+
+
+def canonical_address(channel: Channel, address: str) -> str:
+    """An address of a channel as it is compared, and as suppressions are kept."""
+    return canonical_email(address) if channel is Channel.EMAIL else address
 
 
 def is_phone(text: str) -> bool:

@@ -6,6 +6,7 @@ Only `hub.wiring` chooses adapters.
 
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
+from hub.ports.devices import DeviceStore
 from hub.ports.push_subscriptions import PushReceipt, PushSubscription, PushSubscriptionStore
 from hub.ports.queue import (
     Append,
@@ -18,6 +19,7 @@ from hub.ports.queue import (
     QueuedSlice,
     RejectedEntry,
 )
+from hub.ports.receipts import ReceiptStore
 from hub.ports.rows import (
     ApiKey,
     Batch,
@@ -47,6 +49,7 @@ from hub.ports.store import (
     Store,
     UserStore,
 )
+from hub.ports.suppressions import Suppression, SuppressionStore
 
 __all__ = [
     "ApiKey",
@@ -61,6 +64,7 @@ __all__ = [
     "Clock",
     "Committed",
     "DefinitionStore",
+    "DeviceStore",
     "Due",
     "End",
     "EventQueue",
@@ -89,12 +93,15 @@ __all__ = [
     "PushSubscription",
     "PushSubscriptionStore",
     "QueuedSlice",
+    "ReceiptStore",
     "RejectedEntry",
     "ScheduledPart",
     "SendingStore",
     "Situation",
     "Store",
     "StoredSlice",
+    "Suppression",
+    "SuppressionStore",
     "Unread",
     "UserMerge",
     "UserStore",

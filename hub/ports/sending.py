@@ -50,6 +50,7 @@ class Begin(NamedTuple):
     claim: str
     user_id: str
     id: str
+    at_us: int
 
 
 class Attempt(Struct, frozen=True):
@@ -68,18 +69,21 @@ class Attempt(Struct, frozen=True):
 class End(Struct, frozen=True):
     """What became of a claimed delivery. `was`: the state it leaves, `sending` or (nothing was tried) `queued`.
 
-    `gone`: targets that must not be used again. `fallback`: the delivery that takes over. `log`: written if this holds.
+    `gone`: targets that must not be used again, `detail`: why, in a
+    sentence. `fallback`: the delivery that takes over. `log`: written if this holds.
     """
 
     claim: str
     delivery: Delivery
     move: Move
+    at_us: int
     was: str = "sending"
     provider: str | None = None
     reference: str | None = None
     served: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     gone: tuple[Target, ...] = ()
+    detail: str | None = None
     fallback: Delivery | None = None
     log: tuple[LogEntry, ...] = ()
 

@@ -11,7 +11,9 @@ from hub.model.notifications import Broadcast, Notification
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import Mark
+from hub.ports.devices import DeviceStore
 from hub.ports.push_subscriptions import PushSubscriptionStore
+from hub.ports.receipts import ReceiptStore
 from hub.ports.rows import (
     ApiKey,
     Batch,
@@ -29,6 +31,7 @@ from hub.ports.rows import (
     UserMerge,
 )
 from hub.ports.sending import SendingStore
+from hub.ports.suppressions import SuppressionStore
 
 
 class LeaseStore(Protocol):
@@ -330,11 +333,14 @@ class Store(
     LeaseStore,
     PlanStore,
     UserStore,
+    SuppressionStore,
     InboxStore,
     EventStore,
     DefinitionStore,
     KeyStore,
     SendingStore,
+    ReceiptStore,
+    DeviceStore,
     OperationStore,
     PushSubscriptionStore,
     Protocol,

@@ -1,4 +1,4 @@
-"""Real processes of one deployment: Valkey, nodes and generators, to be killed, frozen and started again."""
+"""Real processes of one deployment: Valkey, nodes, generators and senders, to be killed, frozen and started again."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ DRAIN_SECONDS = 20.0
 
 
 class Member:
-    """One node or generator process."""
+    """One node, generator or sender process."""
 
     def __init__(self, command: str, environment: dict[str, str], log: Path, port: int | None) -> None:
         self.command = command
@@ -103,6 +103,7 @@ class Cluster:
         *,
         nodes: int = 1,
         generators: int = 1,
+        senders: int = 0,
         redis_of_node: Mapping[int, str] | None = None,
         **settings: str,
     ) -> None:
@@ -129,6 +130,7 @@ class Cluster:
         )
         self.nodes = [self._member("node", number, free_port()) for number in range(nodes)]
         self.generators = [self._member("generate", number, None) for number in range(generators)]
+        self.senders = [self._member("work", number, None) for number in range(senders)]
         for number, url in (redis_of_node or {}).items():
             self.nodes[number].environment["CLARION_REDIS_URL"] = url
         self.client = httpx2.AsyncClient(timeout=10.0, limits=httpx2.Limits(max_connections=1_000))
@@ -142,7 +144,7 @@ class Cluster:
     @property
     def members(self) -> list[Member]:
         """All processes but Valkey."""
-        return [*self.nodes, *self.generators]
+        return [*self.nodes, *self.generators, *self.senders]
 
     async def start(self, members: Iterable[Member] | None = None) -> None:
         """Start Valkey and (all) members, and wait until they answer."""
@@ -292,6 +294,7 @@ async def running_cluster(
     *,
     nodes: int = 1,
     generators: int = 1,
+    senders: int = 0,
     redis_of_node: Mapping[int, str] | None = None,
     asleep: bool = False,
     **settings: str,
@@ -299,7 +302,13 @@ async def running_cluster(
     """A cluster that is gone at the end; its logs are printed when the test fails. `asleep`: without generators yet."""
     folder.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(
-        folder, database_url, nodes=nodes, generators=generators, redis_of_node=redis_of_node, **settings
+        folder,
+        database_url,
+        nodes=nodes,
+        generators=generators,
+        senders=senders,
+        redis_of_node=redis_of_node,
+        **settings,
     )
     try:
         await cluster.start(cluster.nodes if asleep else None)

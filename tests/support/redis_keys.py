@@ -14,6 +14,7 @@ PERMANENT = (
     r"\{(\d+|lane)\}:queue",  # waiting slices; the generator trims them
     r"\{(\d+|lane)\}:queue:total",  # one counter per partition
     r"generation",
+    r"jobs",  # waiting and running chunks of deliveries; a job that ends leaves it
     r"arq:.*",  # arq's own; it expires its jobs
 )
 _PERMANENT = re.compile("|".join(f"(?:{pattern})" for pattern in PERMANENT))

@@ -168,6 +168,7 @@ def secret_settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("CLARION_TOKEN_SECRET", f"one-{SECRET} two-{SECRET}")
     monkeypatch.setenv("CLARION_REDIS_URL", f"redis://:{SECRET}@localhost/0")
     monkeypatch.setenv("CLARION_DATABASE_URL", f"postgresql://clarion:{SECRET}@localhost/clarion")
+    monkeypatch.setenv("CLARION_VAPID_PRIVATE_KEY", "A" * 43)
     return load_settings()
 
 
@@ -197,9 +198,15 @@ def test_secrets_cannot_be_printed(monkeypatch: pytest.MonkeyPatch, caplog: pyte
 def test_every_secret_may_come_from_a_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    value = {"redis_url": "redis://localhost/1", "database_url": "postgresql://localhost/db"}.get(
-        name, SECRET
-    )
+    value = {
+        "redis_url": "redis://localhost/1",
+        "database_url": "postgresql://localhost/db",
+        "email_providers": "smtp://localhost",
+        "sms_providers": "twilio://sid:token@api.twilio.com?from=+15005550006",
+        "mobile_providers": f"fcm://project?credentials={__file__}",
+        "vapid_private_key": "A" * 43,
+    }.get(name, SECRET)
+    monkeypatch.setenv("CLARION_EMAIL_FROM", "shop@example.com")
     (tmp_path / "secret").write_text(f"{value}\n")
     monkeypatch.setenv(f"{variable(name)}_FILE", str(tmp_path / "secret"))
     assert getattr(load_settings(), name).get_secret_value() == value
@@ -238,7 +245,8 @@ def test_generated_secrets_stay(tmp_path: Path) -> None:
     assert first.api_key == again.api_key
     assert first.token_secret == again.token_secret
     assert len(first.token_secrets[0]) >= 32
-    for name in ("api-key", "token-secret"):
+    assert first.vapid_private_key == again.vapid_private_key
+    for name in ("api-key", "token-secret", "vapid-private-key"):
         path = tmp_path / "data" / name
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.chmod(0o644)
@@ -249,6 +257,7 @@ def test_generated_secrets_stay(tmp_path: Path) -> None:
         "api-key",
         "secrets.lock",
         "token-secret",
+        "vapid-private-key",
     ]
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver
 from pywebpush import WebPusher, WebPushException
 
-from hub.clock import SystemClock
 from hub.config import Settings
 from hub.errors import ConfigError
 from hub.model.outcomes import GiveUp, Outcome, RetryAfter, Sent, Unclear
@@ -64,7 +63,7 @@ def web_push_sender(
     return WebPushSender(WebPushProvider(hosts, headers, http, clock, connections))
 
 
-def web_push_of(settings: Settings) -> "WebPushSender":
+def web_push_of(settings: Settings, clock: Clock) -> "WebPushSender":
     """The channel as the settings say. Raises ConfigError for a key that is none."""
     key = settings.vapid_private_key
     if key is None:
@@ -73,7 +72,7 @@ def web_push_of(settings: Settings) -> "WebPushSender":
         )
     public = settings.public
     subject = settings.vapid_subject or (public.origin if public.is_https else UNREACHABLE)
-    return web_push_sender(key.get_secret_value(), subject, settings.push_allowed_hosts, SystemClock())
+    return web_push_sender(key.get_secret_value(), subject, settings.push_allowed_hosts, clock)
 
 
 class WebPushSender:

@@ -2,14 +2,14 @@
 
 Erasure removes what names the user and keeps what adds up: deliveries and log rows go on under a random pseudonym,
 the ledger notes how many rows went, and a tombstone (a keyed hash) refuses earlier tokens and earlier events.
-Honest limit: rejected events are kept whole, and other people's notifications keep the name of their actor, until
-retention drops them.
+Honest limits: rejected events are kept whole, and other people's notifications keep the name of their actor, until
+retention drops them. An address whose owner complained or said STOP stays suppressed, without a word about why.
 """
 
 from typing import Any
 
 from msgspec import to_builtins
-from sqlalchemy import Column, Table, bindparam, case, delete, func, select, update
+from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
@@ -26,19 +26,23 @@ from hub.adapters.sql_store.rows import (
     profile_of,
     user_suffix,
 )
+from hub.adapters.sql_store.suppressions import BOUNCE, addresses_of
 from hub.adapters.sql_store.tables import (
     broadcast_marks,
     broadcasts,
     deliveries,
+    devices,
     log,
     notifications,
     push_subscriptions,
     slices,
     subscriptions,
+    suppressions,
     tombstones,
     users,
     watermarks,
 )
+from hub.model.addresses import canonical_address
 from hub.model.notifications import rfc3339
 from hub.ports import LogEntry
 
@@ -57,10 +61,12 @@ class Erasure(Part):
         entries = await cancel_deliveries(connection, "erased", now_us, deliveries.c.user_id == user_id)
         known = bool(entries)
         known |= await self._remove_notifications(connection, user_id)
+        await self._release_addresses(connection, user_id)
         for table, column in (
             (subscriptions, subscriptions.c.user_id),
             (broadcast_marks, broadcast_marks.c.user_id),
             (watermarks, watermarks.c.user_id),
+            (devices, devices.c.user_id),
             (push_subscriptions, push_subscriptions.c.user_id),
             (users, users.c.id),
         ):
@@ -79,6 +85,22 @@ class Erasure(Part):
         await connection.execute(update(log).where(log.c.user_id == pseudonym).values(detail=None))
         await append_log(self._db, connection, [LogEntry(now_us, "erased", user_id=pseudonym)])
         return known
+
+    async def _release_addresses(self, connection: AsyncConnection, user_id: str) -> None:
+        """A bounce is forgotten; it would show again. What its owner wished holds for the address, whoever has it next."""
+        for which in await self._suppressed(connection, user_id):
+            await connection.execute(delete(suppressions).where(which, suppressions.c.reason == BOUNCE))
+            await connection.execute(update(suppressions).where(which).values(detail=None))
+
+    async def _suppressed(self, connection: AsyncConnection, user_id: str) -> list[ColumnElement[bool]]:
+        row = (await connection.execute(select(users).where(users.c.id == user_id))).one_or_none()
+        return [
+            and_(
+                suppressions.c.channel == channel.value,
+                suppressions.c.address == canonical_address(channel, address),
+            )
+            for channel, address in (addresses_of(profile_of(row)) if row is not None else ())
+        ]
 
     async def _set_tombstone(self, connection: AsyncConnection, user_id: str, now_us: int) -> None:
         key = await ensure_erasure_key(self._db, connection)
@@ -141,8 +163,13 @@ class Erasure(Part):
             )
             own = await rows(notifications, notifications.c.user_id, notifications.c.created_at_us)
             sent = await rows(deliveries, deliveries.c.user_id, deliveries.c.created_at_us, deliveries.c.id)
+            phones = await rows(devices, devices.c.user_id, devices.c.created_at_us, devices.c.id)
             through = await rows(watermarks, watermarks.c.user_id, watermarks.c.at_us)
             lines = await rows(log, log.c.user_id, log.c.id)
+            out = [
+                (await connection.execute(select(suppressions).where(which))).one_or_none()
+                for which in await self._suppressed(connection, user_id)
+            ]
             browsers = await rows(
                 push_subscriptions, push_subscriptions.c.user_id, push_subscriptions.c.created_at_us
             )
@@ -155,7 +182,7 @@ class Erasure(Part):
             shared = [
                 {**to_builtins(broadcast_of(row)), "marks": to_builtins(marks_of(row))} for row in marked
             ]
-        if found is None and not any((intervals, own, sent, through, lines, browsers, shared)):
+        if found is None and not any((intervals, own, sent, through, lines, browsers, shared, phones)):
             return None
         profile = {"id": user_id} if found is None else to_builtins(profile_of(found))
         return {
@@ -168,6 +195,15 @@ class Erasure(Part):
             ],
             "notifications": [to_builtins(notification_of(row)) for row in own],
             "deliveries": [to_builtins(delivery_of(row)) for row in sent],
+            "devices": [
+                {
+                    "token": row.token,
+                    "platform": row.platform,
+                    "created_at": rfc3339(row.created_at_us),
+                    "used_at": rfc3339(row.used_at_us),
+                }
+                for row in phones
+            ],
             "broadcast_marks": shared,
             "all_marks": [
                 {
@@ -177,6 +213,16 @@ class Erasure(Part):
                     "at_us": row.at_us,
                 }
                 for row in through
+            ],
+            "suppressions": [
+                {
+                    "channel": row.channel,
+                    "address": row.address,
+                    "reason": row.reason,
+                    "at": rfc3339(row.at_us),
+                }
+                for row in out
+                if row is not None
             ],
             "push_subscriptions": [
                 {

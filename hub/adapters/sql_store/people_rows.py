@@ -105,10 +105,10 @@ async def change_users(connection: AsyncConnection, changed: Mapping[str, Mappin
         await connection.execute(statement.values(**columns, version=users.c.version + 1), rows)
 
 
-async def settings_among(db: Database, connection: AsyncConnection, names: Collection[str]) -> dict[str, str]:
+async def settings_among(connection: AsyncConnection, *names: str) -> dict[str, str]:
     """Those of the small settings that are there."""
     found = await connection.execute(
-        select(settings.c.name, settings.c.value).where(db.among(settings.c.name, names))
+        select(settings.c.name, settings.c.value).where(settings.c.name.in_(names))
     )
     return {row.name: row.value for row in found}
 

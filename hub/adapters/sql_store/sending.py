@@ -59,16 +59,17 @@ _CLAIM: Final = RowsStatement(
     claim="text",
 )
 _BEGIN: Final = RowsStatement(
-    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, tried_at_us = COALESCE(tried_at_us, {now})"
+    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, tried_at_us = COALESCE(tried_at_us, given.at_us)"
     " FROM {rows} WHERE deliveries.user_id = given.user_id AND deliveries.id = given.id"
     " AND deliveries.claim = given.claim AND deliveries.state = 'queued' RETURNING deliveries.id",
     **_KEY,
     claim="text",
+    at_us="bigint",
 )
 _END: Final = RowsStatement(
     "UPDATE deliveries SET state = given.state, reason = given.reason, claim = NULL,"
     " due_at_us = COALESCE(given.due_at_us, deliveries.due_at_us),"
-    " tried_at_us = CASE WHEN given.state = 'failed' THEN COALESCE(tried_at_us, {now}) ELSE tried_at_us END,"
+    " tried_at_us = CASE WHEN given.state = 'failed' THEN COALESCE(tried_at_us, given.at_us) ELSE tried_at_us END,"
     " provider = COALESCE(given.provider, deliveries.provider),"
     " reference = COALESCE(given.reference, deliveries.reference),"
     " served = COALESCE(given.served, deliveries.served)"
@@ -76,6 +77,7 @@ _END: Final = RowsStatement(
     " AND deliveries.claim = given.claim AND deliveries.state = given.was RETURNING deliveries.id",
     **_KEY,
     claim="text",
+    at_us="bigint",
     was="text",
     state="text",
     reason="text",
@@ -188,7 +190,7 @@ class Sending(Part):
         begun = await _BEGIN.rows(
             self._db,
             connection,
-            [(one.user_id, one.id, one.claim) for one in sorted(begins) if one.claim in alive],
+            [(one.user_id, one.id, one.claim, one.at_us) for one in sorted(begins) if one.claim in alive],
         )
         held = {row[0] for row in (*ended, *begun)}
         if done := [end for end in ends if end.delivery.id in held]:
@@ -201,9 +203,7 @@ class Sending(Part):
 
     async def _write_ends(self, connection: AsyncConnection, ends: Sequence[End]) -> None:
         await insert_rows(self._db, connection, attempts, [row for end in ends for row in _attempt_rows(end)])
-        for end in ends:
-            for target in end.gone:
-                await take_out(self._db, connection, end.delivery.channel, target, end.move.reason)
+        await take_out(self._db, connection, ends)
         await self._insert_fallbacks(connection, [end for end in ends if end.fallback is not None])
         await append_log(self._db, connection, [entry for end in ends for entry in end.log])
 
@@ -298,6 +298,7 @@ def _end_row(end: End) -> Row:
         end.delivery.user_id,
         end.delivery.id,
         end.claim,
+        end.at_us,
         end.was,
         end.move.state,
         end.move.reason,

@@ -1,6 +1,7 @@
 """`SqlStore`: every part of the store over one database."""
 
 from hub.adapters.sql_store.definitions import Definitions
+from hub.adapters.sql_store.devices import Devices
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.erasure import Erasure
 from hub.adapters.sql_store.events import EventRows
@@ -12,8 +13,10 @@ from hub.adapters.sql_store.marks import MarkWriter
 from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
 from hub.adapters.sql_store.push_subscriptions import PushSubscriptions
+from hub.adapters.sql_store.receipts import Receipts
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.sending import Sending
+from hub.adapters.sql_store.suppressions import Suppressions
 from hub.adapters.sql_store.topics import Topics
 from hub.adapters.sql_store.unread import UnreadCounts
 from hub.adapters.sql_store.users import Users
@@ -27,11 +30,14 @@ class SqlStore(
     Users,
     Topics,
     Erasure,
+    Suppressions,
     InboxPages,
     MarkWriter,
     EventRows,
     Definitions,
     Keys,
+    Receipts,
+    Devices,
     Ledger,
     Sending,
     Schema,

@@ -23,6 +23,7 @@ from hub.adapters.sql_store.people_rows import (
 )
 from hub.adapters.sql_store.push_rows import HAS_PUSH, with_push
 from hub.adapters.sql_store.rows import PROFILE_TEXTS, attributes_of, document, preferences_of, profile_of
+from hub.adapters.sql_store.suppressions import HAS_SUPPRESSIONS, with_suppressed
 from hub.adapters.sql_store.tables import subscriptions, users
 from hub.adapters.sql_store.topics import join_topics
 from hub.errors import Refused
@@ -41,11 +42,11 @@ class Users(Part):
         self, connection: AsyncConnection, ids: Sequence[str], with_subscriptions: bool
     ) -> dict[str, User]:
         rows = (await connection.execute(select(users).where(self._db.among(users.c.id, ids)))).all()
-        facts = await settings_among(self._db, connection, (ERASURE_KEY, HAS_PUSH))
+        facts = await settings_among(connection, ERASURE_KEY, HAS_SUPPRESSIONS, HAS_PUSH)
         key = facts.get(ERASURE_KEY)
         erased = await tombstones_among(self._db, connection, bytes.fromhex(key), ids) if key else {}
         intervals = await self._subscriptions(connection, ids) if with_subscriptions else {}
-        loaded = {}
+        loaded: dict[str, User] = {}
         for row in rows:
             erased_at_us, revoked_us = erased.get(row.id, (None, 0))
             loaded[row.id] = User(
@@ -61,6 +62,8 @@ class Users(Part):
                 loaded[user_id] = User(
                     Profile(user_id), tokens_valid_from_us=revoked_us, erased_at_us=erased_at_us
                 )
+        if HAS_SUPPRESSIONS in facts:
+            loaded = await with_suppressed(self._db, connection, loaded)
         return await with_push(self._db, connection, loaded) if HAS_PUSH in facts else loaded
 
     async def _subscriptions(

@@ -1,0 +1,139 @@
+"""A sender's whole process on a real Valkey: the dispatcher, arq's jobs, and what happens when Redis forgets them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from hub.adapters.embedded_valkey import EmbeddedValkey
+from hub.config import load_settings
+from hub.model.vocabulary import Channel
+from hub.wiring import Core, migrate_database, open_core
+from tests.support.pigeons import Pigeon, PigeonPost, due_now, give_addresses, keep_payloads, states
+from tests.support.processes import eventually
+from tests.support.stores import Partition
+from workers.dispatch import CHUNK
+from workers.jobs import CHUNKS, Jobs
+from workers.role import SenderRole
+
+pytestmark = [pytest.mark.req("R2"), pytest.mark.req("R9"), pytest.mark.req("R27")]
+
+PATIENCE_SECONDS = 60.0
+EMAIL, SMS = Channel.EMAIL, Channel.SMS
+
+
+@asynccontextmanager
+async def opened(folder: Path, redis_url: str, prefix: str) -> AsyncIterator[Core]:
+    settings = load_settings(
+        data_dir=folder / "data",
+        redis_url=redis_url,
+        redis_prefix=prefix,
+        token_secret="0123456789abcdef0123456789abcdef",
+    )
+    await migrate_database(settings)
+    async with open_core(settings, "sender") as core:
+        yield core
+
+
+@asynccontextmanager
+async def at_work(core: Core, *posts: PigeonPost) -> AsyncIterator[SenderRole]:
+    role = SenderRole(core, list(posts))
+    stop = asyncio.Event()
+    running = asyncio.create_task(role.run(stop))
+    try:
+        yield role
+    finally:
+        stop.set()
+        await running
+
+
+async def planned(core: Core, event_id: str, *users: str, **more: Any) -> None:
+    partition = await Partition.take(core.store, owner=event_id)  # type: ignore[arg-type]
+    channels = more.pop("channels", [EMAIL])
+    await partition.publish(event_id, users, channels=channels, condition="always", **more)
+    await keep_payloads(core.store, event_id)  # type: ignore[arg-type]
+    await give_addresses(core.store, **{user: f"{user}@example.com" for user in users})  # type: ignore[arg-type]
+    await core.store.release_lease(partition.lease)
+    await due_now(core.store)  # type: ignore[arg-type]
+
+
+async def all_sent(core: Core, count: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while list((await states(core.store)).values()) != ["sent sent"] * count:  # type: ignore[arg-type]
+            await asyncio.sleep(0.02)
+
+
+async def test_what_falls_due_is_delivered(tmp_path: Path, redis_url: str, redis_prefix: str) -> None:
+    async with opened(tmp_path, redis_url, redis_prefix) as core:
+        pigeon = Pigeon("a")
+        async with at_work(core, PigeonPost([pigeon])):
+            await planned(core, "evt_1", "alice", "bob")
+            await all_sent(core, 2)
+    assert len(pigeon.carried) == 2
+
+
+async def test_a_backlog_stays_in_sql_and_other_channels_pass_it(
+    tmp_path: Path, redis_url: str, redis_prefix: str
+) -> None:
+    async with opened(tmp_path, redis_url, redis_prefix) as core:
+        stuck, free = Pigeon("a"), Pigeon("sms")
+        stuck.gate.clear()
+        await planned(core, "evt_1", *(f"user{number}" for number in range(5 * CHUNKS * CHUNK // 2)))
+        jobs = Jobs(redis_url, redis_prefix)
+        async with at_work(core, PigeonPost([stuck]), PigeonPost([free], SMS)):
+            while not stuck.asked:
+                await asyncio.sleep(0.01)
+            await planned(core, "evt_2", "alice", channels=[SMS])
+            await give_addresses(core.store, alice="+4915112345678")  # type: ignore[arg-type]
+            await due_now(core.store)  # type: ignore[arg-type]
+
+            await eventually(lambda: len(free.carried) == 1)
+            assert (await jobs.outstanding())[EMAIL] <= CHUNKS
+            assert len(stuck.asked) <= stuck.connections
+            stuck.gate.set()
+            await eventually(lambda: len(stuck.carried) == 5 * CHUNKS * CHUNK // 2)
+        await jobs.close()
+
+
+async def test_wiping_redis_loses_no_delivery(tmp_path: Path, own_valkey: EmbeddedValkey) -> None:
+    async with opened(tmp_path, own_valkey.url, "wiped") as core:
+        pigeon = Pigeon("a")
+        pigeon.gate.clear()
+        await planned(core, "evt_1", *(f"user{number:03}" for number in range(300)))
+        async with at_work(core, PigeonPost([pigeon])), Redis.from_url(own_valkey.url) as client:
+            while not pigeon.asked:
+                await asyncio.sleep(0.01)
+            await client.flushall()
+            pigeon.gate.set()
+            await due_now(core.store)  # type: ignore[arg-type]  # those that were kicked and forgotten: their time comes
+            await all_sent(core, 300)
+    assert len(pigeon.carried) == 300
+
+
+async def test_a_restart_of_redis_is_survived(tmp_path: Path, own_valkey: EmbeddedValkey) -> None:
+    async with opened(tmp_path, own_valkey.url, "restarted") as core:
+        pigeon = Pigeon("a")
+        async with at_work(core, PigeonPost([pigeon])):
+            await planned(core, "evt_1", "alice")
+            await all_sent(core, 1)
+            await own_valkey.stop()
+            await own_valkey.start()
+            await planned(core, "evt_2", "bob")
+            await all_sent(core, 2)
+    assert len(pigeon.carried) == 2
+
+
+async def test_the_rate_of_a_provider_is_shared(tmp_path: Path, redis_url: str, redis_prefix: str) -> None:
+    async with opened(tmp_path, redis_url, redis_prefix) as core:
+        from workers.pace import RedisPace
+
+        jobs = Jobs(redis_url, redis_prefix)
+        one, other = (RedisPace(jobs, redis_prefix, core.clock) for _ in range(2))
+        waits = [await pace.wait_seconds("smtp://a", 2.0) for pace in (one, other, one)]
+        await jobs.close()
+    assert waits[0] == 0.0
+    assert 0.0 < waits[1] <= 0.5 < waits[2] <= 1.0
