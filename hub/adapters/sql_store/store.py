@@ -12,6 +12,7 @@ from hub.adapters.sql_store.marks import MarkWriter
 from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
 from hub.adapters.sql_store.schema import Schema
+from hub.adapters.sql_store.timing import Timings
 from hub.adapters.sql_store.topics import Topics
 from hub.adapters.sql_store.unread import UnreadCounts
 from hub.adapters.sql_store.users import Users
@@ -21,6 +22,7 @@ from hub.ports import Store
 class SqlStore(
     Leases,
     Planning,
+    Timings,
     UnreadCounts,
     Users,
     Topics,
