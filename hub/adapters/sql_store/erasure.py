@@ -188,7 +188,7 @@ class Erasure(Part):
             ],
             "notifications": [to_builtins(notification_of(row)) for row in own],
             "deliveries": [to_builtins(delivery_of(row)) for row in sent],
-            "attempts": [dict(row._mapping) for row in tries],
+            "attempts": [row._asdict() for row in tries],
             "broadcast_marks": shared,
             "all_marks": [
                 {

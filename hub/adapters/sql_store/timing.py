@@ -46,12 +46,15 @@ _RECENT: Final = _over(
     " FROM given_rows JOIN deliveries ON deliveries.type = given_rows.type AND created_at_us > since_us"
     " WHERE user_id {given} AND {throttled} GROUP BY user_id, deliveries.type",
 )
-_MOVE: Final = _over(
-    {"user_id": "text", "channel": "text", "digest_key": "text", "new_us": "bigint"},
-    "UPDATE deliveries SET due_at_us = new_us FROM given_rows"
-    " WHERE deliveries.user_id = given_rows.user_id AND deliveries.channel = given_rows.channel"
-    " AND deliveries.digest_key = given_rows.digest_key AND deliveries.digest_key IS NOT NULL AND state = 'held'"
+_MOVE: Final = Statement(
+    "UPDATE deliveries SET due_at_us = new_us"
+    " FROM unnest(?::text[], ?::text[], ?::text[], ?::bigint[]) AS moved (user_id, channel, digest_key, new_us)"
+    " WHERE deliveries.user_id = moved.user_id AND deliveries.channel = moved.channel"
+    " AND deliveries.digest_key = moved.digest_key AND deliveries.digest_key IS NOT NULL AND state = 'held'"
     " AND (expires_at_us IS NULL OR expires_at_us > new_us)",
+    # Once for each digest: joined with given rows, SQLite may read what waits in all digests instead.
+    "UPDATE deliveries SET due_at_us = ?4 WHERE user_id = ?1 AND channel = ?2 AND digest_key = ?3"
+    " AND digest_key IS NOT NULL AND state = 'held' AND (expires_at_us IS NULL OR expires_at_us > ?4)",
 )
 _FORWARD: Final = _over(
     {"user_id": "text", "notification_id": "text"},
@@ -73,6 +76,8 @@ class Timings(Part):
         since_us: Mapping[str, int],
     ) -> Timing:
         """What waits in digests of some users, and how many notifications of throttled types others got."""
+        if not digesting and not throttled:
+            return Timing()
         digests: dict[DigestId, OpenDigest] = {}
         recent: dict[tuple[str, str], int] = {}
         async with self._db.read_inline() as connection:
@@ -123,6 +128,10 @@ class Timings(Part):
 
 async def move_digests(db: Database, connection: AsyncConnection, moves: Sequence[DigestMove]) -> None:
     """What is held in these digests is due at other moments."""
-    if moves:
-        rows = sorted((*move.id, move.due_at_us) for move in moves)
+    if not moves:
+        return
+    rows = sorted((*move.id, move.due_at_us) for move in moves)
+    if db.sqlite:
+        await _MOVE.run_many(db, connection, rows)
+    else:
         await _MOVE.run(db, connection, *columns_as(db, rows))
