@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Router, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from hub.api import definitions, health, inbox, keys, log, preferences, publish, topics, users
+from hub.api import dead_letters, definitions, health, inbox, keys, log, preferences, publish, topics, users
 from hub.api.docs import documentation_routes
 from hub.api.parts import Parts
 from hub.api.problems import not_found
@@ -31,6 +31,7 @@ TABLE: tuple[Route, ...] = (
     *topics.ROUTES,
     *definitions.ROUTES,
     *log.ROUTES,
+    *dead_letters.ROUTES,
     *keys.ROUTES,
     *health.ROUTES,
 )

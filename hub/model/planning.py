@@ -19,7 +19,7 @@ from hub.model.notifications import Broadcast, Content, Notification, Reason, no
 from hub.model.preferences import Cause, Verdict, allows, pick_locale
 from hub.model.rules import RULES, Question, check_policy, check_throttle, checks, policy
 from hub.model.schedule import quiet_until
-from hub.model.types import CategoryDefinition, Texts, TypeVersion
+from hub.model.types import CategoryDefinition, ChannelRule, Texts, TypeVersion
 from hub.model.users import Preferences, Profile, User
 from hub.model.vocabulary import Channel
 
@@ -296,7 +296,7 @@ def _deliver(
         detail = f"It would be due at {rfc3339(due_us)}; the event expires at {rfc3339(event.expires_at_us)}."
         return Reason(channel, "refuse", "expires_first", detail), None
     waits = rule.when in ("offline", "unseen") or due_us > env.now_us or digest_key is not None
-    fallback = tuple(other for other in rule.fallback if _may_fall_back(question, other, channel))
+    fallback = tuple(other for other in rule.fallback if may_fall_back(question, other, channel))
     delivery = Delivery(
         id=delivery_id(notification, channel),
         user_id=question.user.profile.id,
@@ -316,7 +316,7 @@ def _deliver(
     return Reason(channel, "hold" if waits else "use", verdict.rule, verdict.detail), delivery
 
 
-def _may_fall_back(question: Question, other: Channel, channel: Channel) -> bool:
+def may_fall_back(question: Question, other: Channel, channel: Channel) -> bool:
     """Whether the user allows a fallback. Address and provider are looked at when it is needed."""
     return (
         other not in (channel, Channel.IN_APP)
@@ -326,9 +326,19 @@ def _may_fall_back(question: Question, other: Channel, channel: Channel) -> bool
             question.defaults,
             other,
             actor=question.cause.actor,
+            topic=question.cause.topic,
             critical=question.kind.definition.critical,
         ).allowed
     )
+
+
+def due_of(rule: ChannelRule, env: Environment) -> int:
+    """When an addressed channel is due by its policy alone (µs)."""
+    if rule.when == "offline":
+        return env.created_at_us + OFFLINE_GRACE_SECONDS * _SECOND_US
+    if rule.when == "unseen":
+        return env.created_at_us + rule.after_seconds * _SECOND_US
+    return env.now_us
 
 
 def _broadcast_reason(event: Event, kind: TypeVersion, channel: Channel, env: Environment) -> Reason:
@@ -340,6 +350,11 @@ def _broadcast_reason(event: Event, kind: TypeVersion, channel: Channel, env: En
         return Reason(channel, "refuse", "expired", RULES["expired"])
     if channel is not Channel.IN_APP and channel not in env.available:
         return Reason(channel, "refuse", "no_provider", f"No provider serves {channel}.")
+    rule = policy(kind, event.channels, channel)
+    due_us = env.now_us if rule is None or channel is Channel.IN_APP else due_of(rule, env)
+    if event.expires_at_us is not None and event.expires_at_us <= due_us:
+        detail = f"It would be due at {rfc3339(due_us)}; the event expires at {rfc3339(event.expires_at_us)}."
+        return Reason(channel, "refuse", "expires_first", detail)
     return Reason(
         channel, "hold" if verdict.rule in ("offline", "unseen") else "use", verdict.rule, verdict.detail
     )

@@ -6,6 +6,8 @@ Only `hub.wiring` chooses adapters.
 
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
+from hub.ports.dead_letters import DeadLetterStore, DeadQuery, DeadSlice, PastAttempt, Replay
+from hub.ports.expansions import AudiencePage, DueExpansion, ExpansionStore
 from hub.ports.queue import (
     Append,
     Appended,
@@ -50,15 +52,21 @@ __all__ = [
     "ApiKey",
     "Append",
     "Appended",
+    "AudiencePage",
     "Batch",
     "BroadcastRow",
     "BusReceiver",
     "Clock",
     "Committed",
+    "DeadLetterStore",
+    "DeadQuery",
+    "DeadSlice",
     "DefinitionStore",
+    "DueExpansion",
     "EventQueue",
     "EventRecord",
     "EventStore",
+    "ExpansionStore",
     "History",
     "Idempotency",
     "InboxQuery",
@@ -73,6 +81,7 @@ __all__ = [
     "LogQuery",
     "Message",
     "OperationStore",
+    "PastAttempt",
     "PlanStore",
     "PlannedSlice",
     "Position",
@@ -80,6 +89,7 @@ __all__ = [
     "Published",
     "QueuedSlice",
     "RejectedEntry",
+    "Replay",
     "ScheduledPart",
     "Situation",
     "Store",

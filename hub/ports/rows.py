@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from hub.model.deliveries import Delivery
 from hub.model.events import NamedUser
+from hub.model.expansion import Expansion
 from hub.model.notifications import Broadcast, Marks, Notification
 from hub.model.users import Preferences, User
 
@@ -94,6 +95,7 @@ class Batch:
     notifications: list[Notification] = field(default_factory=list)
     broadcasts: list[Broadcast] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
+    expansions: list[Expansion] = field(default_factory=list)  # of the broadcasts, on addressed channels
     scheduled: list[ScheduledPart] = field(default_factory=list)
     log: list[LogEntry] = field(default_factory=list)
 

@@ -11,6 +11,8 @@ from hub.model.notifications import Broadcast, Notification
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import Mark
+from hub.ports.dead_letters import DeadLetterStore
+from hub.ports.expansions import ExpansionStore
 from hub.ports.rows import (
     ApiKey,
     Batch,
@@ -330,6 +332,8 @@ class Store(
     UserStore,
     InboxStore,
     EventStore,
+    ExpansionStore,
+    DeadLetterStore,
     DefinitionStore,
     KeyStore,
     OperationStore,

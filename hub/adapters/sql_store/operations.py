@@ -15,6 +15,7 @@ from hub.adapters.sql_store.tables import (
     broadcast_targets,
     broadcasts,
     deliveries,
+    expansions,
     leases,
     log,
     log_counters,
@@ -112,7 +113,7 @@ class Operations(Part):
             for table in (broadcast_marks, broadcast_targets):
                 await connection.execute(delete(table).where(self._db.among(table.c.seq, seqs)))
         removed = 0
-        for table in (notifications, broadcasts, deliveries, scheduled, retractions, slices):
+        for table in (notifications, broadcasts, deliveries, expansions, scheduled, retractions, slices):
             gone = await connection.execute(delete(table).where(self._db.among(table.c.event_id, ids)))
             removed += gone.rowcount
         return removed
