@@ -15,7 +15,19 @@ from starlette.routing import BaseRoute, Router, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from hub.api import definitions, health, inbox, keys, log, preferences, publish, topics, users
+from hub.api import (
+    bounces,
+    definitions,
+    health,
+    inbox,
+    keys,
+    log,
+    preferences,
+    publish,
+    topics,
+    unsubscribe,
+    users,
+)
 from hub.api.docs import documentation_routes
 from hub.api.parts import Parts
 from hub.api.problems import not_found
@@ -31,6 +43,8 @@ TABLE: tuple[Route, ...] = (
     *topics.ROUTES,
     *definitions.ROUTES,
     *log.ROUTES,
+    *bounces.ROUTES,
+    *unsubscribe.ROUTES,
     *keys.ROUTES,
     *health.ROUTES,
 )

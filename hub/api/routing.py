@@ -26,10 +26,11 @@ from hub.model.addresses import json_fault
 from hub.model.vocabulary import is_id
 
 Access = Literal["open", "user", "publish", "users", "types", "read", "admin"]
-BodyKind = Literal["none", "json", "merge", "ndjson", "event", "events"]
+BodyKind = Literal["none", "json", "merge", "ndjson", "event", "events", "bounces"]
 
 SMALL_BODY_BYTES: Final = 256 * 1024
-OUR_IDS: Final = frozenset({"event", "key_id"})  # path parameters that are looked up, never stored
+# Path parameters that are looked up, never stored, and how long they may be.
+OUR_IDS: Final[Mapping[str, int]] = {"event": 300, "key_id": 300, "token": 1_000}
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Struct)
@@ -60,6 +61,7 @@ class Route:
     other_statuses: tuple[int, ...] = ()  # further good answers, with the same body
     headers: tuple[str, ...] = ()  # request headers that matter: If-Match, Idempotency-Key
     quiet: bool = False  # a good answer leaves no access line: the event itself is in the delivery log
+    is_page: bool = False  # answers with HTML, and for who asks for HTML a 404 is a page too
     any_id: bool = False  # the first id may hold slashes (`key:<idempotency key>`)
 
     @property
@@ -196,6 +198,7 @@ _MEDIA: Final[Mapping[str, tuple[str, ...]]] = {
     "merge": ("application/merge-patch+json", "application/json"),
     "events": ("application/json", "application/x-ndjson", "application/jsonl", "application/ndjson"),
     "ndjson": ("application/x-ndjson", "application/jsonl", "application/ndjson", "application/json"),
+    "bounces": ("application/json", "message/rfc822", "multipart/report"),
 }
 # What curl -d and fetch() send when nobody thought of it: the body decides.
 _UNSAID: Final = ("", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
@@ -227,7 +230,7 @@ def check_media_type(kind: BodyKind, headers: Mapping[bytes, bytes]) -> None:
 def check_id(name: str, value: str) -> None:
     """Ids that would be stored must have the form of ids; ours are merely looked up."""
     if name in OUR_IDS:
-        if not value or len(value) > 300 or "\0" in value:
+        if not value or len(value) > OUR_IDS[name] or "\0" in value:
             raise not_found("That")
     elif not is_id(value):
         raise Refused(
