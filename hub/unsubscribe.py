@@ -35,6 +35,11 @@ class Shown(NamedTuple):
     is_off: bool
 
 
+def unsubscribe_url(public_url: str, links: SignedLinks, wish: Wish) -> str:
+    """The address for a message. `links`: of the purpose `PURPOSE`."""
+    return f"{public_url}/unsubscribe/{links.sign({'user': wish.user_id, 'category': wish.category})}"
+
+
 class Unsubscribing:
     """Reads links and does what they say."""
 

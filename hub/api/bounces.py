@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hub.api.conditions import media_type_of
-from hub.api.models import BouncesTaken, Cursor, Limit, Suppressions, SuppressionShown
+from hub.api.models import Cursor, Limit, Moment
 from hub.api.problems import invalid, not_found
 from hub.api.routing import Call, Reply, Route, refuse_faults
-from hub.bounces import BOUNCES_LIMIT, Bounce, Bounces
+from hub.bounces import BOUNCES_LIMIT, Bounce, Bounces, Taken
 from hub.decoding import decode_json
 from hub.errors import FieldError, Refused
 from hub.model.notifications import rfc3339
@@ -23,6 +23,29 @@ from hub.ports import Suppression
 BODY_LIMIT_BYTES: Final = 2 * 1024 * 1024
 _one = msgspec.json.Decoder(Bounce)
 _several = msgspec.json.Decoder(list[Bounce])
+
+
+class BouncesTaken(Struct, frozen=True):
+    """What became of each, in order."""
+
+    results: list[Taken]
+
+
+class SuppressionShown(Struct, frozen=True):
+    """An address that is not used any more: `bounce`, `complaint` or `stop`, and since when."""
+
+    channel: Channel
+    address: str
+    reason: str
+    detail: str | None
+    at: Moment | None
+
+
+class Suppressions(Struct, frozen=True):
+    """A page of suppressed addresses, by channel and address."""
+
+    suppressions: list[SuppressionShown]
+    next: str | None
 
 
 class SuppressionQuery(Struct, frozen=True):

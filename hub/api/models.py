@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from hub.bounces import Taken
 from hub.livelog import LogLine
 from hub.model.events import Id
 from hub.model.explanation import Explained
@@ -343,32 +342,6 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
     category: str
     rules: list[Explained]  # today's, one after the other
     event: dict[str, Any] | None = None  # what was planned for it then
-
-
-# ---------------------------------------------------------------- bounces
-
-
-class BouncesTaken(Struct, frozen=True):
-    """What became of each, in order."""
-
-    results: list[Taken]
-
-
-class SuppressionShown(Struct, frozen=True):
-    """An address that is not used any more: `bounce`, `complaint` or `stop`, and since when."""
-
-    channel: Channel
-    address: str
-    reason: str
-    detail: str | None
-    at: Moment | None
-
-
-class Suppressions(Struct, frozen=True):
-    """A page of suppressed addresses, by channel and address."""
-
-    suppressions: list[SuppressionShown]
-    next: str | None
 
 
 # ---------------------------------------------------------------- preview

@@ -181,7 +181,7 @@ async def test_one_click_leaves_its_body_unread_and_the_connection_usable(served
     links = SignedLinks(served.api.hub.settings.token_secrets, PURPOSE)
     await served.api.call("PUT", "/v1/users/alice", key="first", json={"email": "alice@example.com"})
     body = b"List-Unsubscribe=One-Click"
-    head = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     for category in (
         "orders",

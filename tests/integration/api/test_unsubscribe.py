@@ -7,7 +7,7 @@ import pytest
 
 from hub.links import SignedLinks
 from hub.model.vocabulary import Channel
-from hub.unsubscribe import PURPOSE
+from hub.unsubscribe import PURPOSE, Wish, unsubscribe_url
 from tests.support.api import ORIGIN, Api
 from tests.support.mail_outgoing import outgoing, parsed
 
@@ -22,7 +22,7 @@ def links(api: Api) -> SignedLinks:
 
 
 def link(api: Api, user: str = "alice", category: str = "orders") -> str:
-    return "/unsubscribe/" + links(api).sign({"user": user, "category": category})
+    return unsubscribe_url("", links(api), Wish(user, category))
 
 
 async def preferences(api: Api, user: str = "alice") -> tuple[Any, str]:
