@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.errors import TemplateError
@@ -180,6 +180,7 @@ def test_no_html_takes_long_to_read(piece: str) -> None:
                 compile_mjml(broken[:65_000])
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="<>/!-a'\"= \n&;bdivp", max_size=300))
 def test_any_html_has_a_text(html: str) -> None:
     text = text_of(html)

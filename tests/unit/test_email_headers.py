@@ -5,7 +5,7 @@ from email.header import decode_header, make_header
 from email.utils import parseaddr, parsedate_to_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.model.addresses import ascii_domain, canonical_email
@@ -146,6 +146,7 @@ def test_a_subject_is_one_clean_bounded_line(title: str, shown: str) -> None:
 
 
 @pytest.mark.req("R35")
+@settings(deadline=None)
 @given(name=st.text(max_size=120), title=st.text(max_size=400), body=st.text(max_size=400))
 def test_no_text_gets_out_of_its_place(name: str, title: str, body: str) -> None:
     mail = compose(outgoing(item(Content(title, body)), name=name))

@@ -1,7 +1,7 @@
 """Reports of mail systems: which recipients failed for good, which may recover, who complained; and hostile ones."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.model.bounce_reports import BLOCK_LIMIT, Report, read_reports
@@ -89,6 +89,7 @@ def test_what_is_no_report_is_refused(raw: bytes) -> None:
 
 
 @pytest.mark.req("R35")
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 1_500))
 def test_whatever_comes_it_is_a_report_or_not(noise: bytes, place: int) -> None:
     raw = notification("bob@example.com")
