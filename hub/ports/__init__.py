@@ -6,7 +6,9 @@ Only `hub.wiring` chooses adapters.
 
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
+from hub.ports.dead_letters import DeadLetterStore, DeadQuery, DeadSlice, PastAttempt, Replay
 from hub.ports.devices import DeviceStore
+from hub.ports.expansions import AudiencePage, DueExpansion, ExpansionStore
 from hub.ports.push_subscriptions import PushReceipt, PushSubscription, PushSubscriptionStore
 from hub.ports.queue import (
     Append,
@@ -25,15 +27,18 @@ from hub.ports.rows import (
     Batch,
     BroadcastRow,
     Committed,
+    DigestMove,
     EventRecord,
     InboxQuery,
     Lease,
     LogEntry,
     LogQuery,
+    Payload,
     PlannedSlice,
     ScheduledPart,
     Situation,
     StoredSlice,
+    Timing,
     Unread,
     UserMerge,
 )
@@ -56,6 +61,7 @@ __all__ = [
     "Append",
     "Appended",
     "Attempt",
+    "AudiencePage",
     "Batch",
     "Begin",
     "BroadcastRow",
@@ -63,13 +69,19 @@ __all__ = [
     "Claimed",
     "Clock",
     "Committed",
+    "DeadLetterStore",
+    "DeadQuery",
+    "DeadSlice",
     "DefinitionStore",
     "DeviceStore",
+    "DigestMove",
     "Due",
+    "DueExpansion",
     "End",
     "EventQueue",
     "EventRecord",
     "EventStore",
+    "ExpansionStore",
     "History",
     "Idempotency",
     "InboxQuery",
@@ -84,6 +96,8 @@ __all__ = [
     "LogQuery",
     "Message",
     "OperationStore",
+    "PastAttempt",
+    "Payload",
     "PlanStore",
     "PlannedSlice",
     "Position",
@@ -95,6 +109,7 @@ __all__ = [
     "QueuedSlice",
     "ReceiptStore",
     "RejectedEntry",
+    "Replay",
     "ScheduledPart",
     "SendingStore",
     "Situation",
@@ -102,6 +117,7 @@ __all__ = [
     "StoredSlice",
     "Suppression",
     "SuppressionStore",
+    "Timing",
     "Unread",
     "UserMerge",
     "UserStore",

@@ -54,7 +54,7 @@ class MarkWriter(Part):
     async def mark_ids(
         self, user_id: str, mark: Mark, addressed: Sequence[str], shared: Sequence[Broadcast], now_us: int
     ) -> list[str]:
-        """Mark rows; returns the ids that changed. `read` implies `seen`. Cancels held deliveries (`seen`), writes log."""
+        """Mark rows; returns the ids that changed. `read` implies `seen`. Cancels what waits for it, writes log."""
         return await self._db.write(self._mark_ids, user_id, mark, addressed, shared, now_us)
 
     async def _mark_ids(
@@ -153,7 +153,6 @@ class MarkWriter(Part):
             now_us,
             deliveries.c.user_id == user_id,
             self._db.among(deliveries.c.notification_id, ids),
-            deliveries.c.state == "held",
             deliveries.c.condition.in_(("offline", "unseen")),
         )
 
@@ -191,6 +190,7 @@ class MarkWriter(Part):
         if ids:
             entries += await self._cancel_seen(connection, user_id, sorted(ids), now_us)
         await self._mark_all_shared(connection, user_id, mark, category, through_seq, now_us)
+        entries += await self._cancel_shared(connection, user_id, category, through_seq, now_us)
         await append_log(self._db, connection, entries)
 
     async def _mark_all_shared(
@@ -221,8 +221,25 @@ class MarkWriter(Part):
             self._db.insert(watermarks).values(**row, at_us=now_us).on_conflict_do_nothing()
         )
 
+    async def _cancel_shared(
+        self, connection: AsyncConnection, user_id: str, category: str | None, through_seq: int, now_us: int
+    ) -> list[LogEntry]:
+        """Cancel what waits of broadcasts that a watermark covers."""
+        which = [broadcasts.c.seq <= through_seq]
+        if category is not None:
+            which.append(broadcasts.c.category == category)
+        covered = select(broadcasts.c.id).where(broadcasts.c.id == deliveries.c.notification_id, *which)
+        return await cancel_deliveries(
+            connection,
+            "seen",
+            now_us,
+            deliveries.c.user_id == user_id,
+            deliveries.c.condition.in_(("offline", "unseen")),
+            covered.exists(),
+        )
+
     async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> None:
-        """(user id, notification id, written_at_us): cancels held `offline` deliveries; log `reached` once."""
+        """(user id, notification id, written_at_us): cancels waiting `offline` deliveries; log `reached` once."""
         if reports:
             await self._db.write(self._report_reached, reports)
 
@@ -260,7 +277,6 @@ class MarkWriter(Part):
                 max(moments.values()),
                 self._db.among(deliveries.c.user_id, {row.user_id for row in rows}),
                 self._db.among(deliveries.c.notification_id, {row.id for row in rows}),
-                deliveries.c.state == "held",
                 deliveries.c.condition == "offline",
             )
         await append_log(self._db, connection, entries)

@@ -1,10 +1,12 @@
 """`SqlStore`: every part of the store over one database."""
 
+from hub.adapters.sql_store.dead_letters import DeadLetters
 from hub.adapters.sql_store.definitions import Definitions
 from hub.adapters.sql_store.devices import Devices
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.erasure import Erasure
 from hub.adapters.sql_store.events import EventRows
+from hub.adapters.sql_store.expansions import Expansions
 from hub.adapters.sql_store.inbox import InboxPages
 from hub.adapters.sql_store.keys import Keys
 from hub.adapters.sql_store.leases import Leases
@@ -17,6 +19,7 @@ from hub.adapters.sql_store.receipts import Receipts
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.sending import Sending
 from hub.adapters.sql_store.suppressions import Suppressions
+from hub.adapters.sql_store.timing import Timings
 from hub.adapters.sql_store.topics import Topics
 from hub.adapters.sql_store.unread import UnreadCounts
 from hub.adapters.sql_store.users import Users
@@ -26,7 +29,9 @@ from hub.ports import Store
 class SqlStore(
     Leases,
     Planning,
+    Timings,
     UnreadCounts,
+    Expansions,
     Users,
     Topics,
     Erasure,
@@ -34,6 +39,7 @@ class SqlStore(
     InboxPages,
     MarkWriter,
     EventRows,
+    DeadLetters,
     Definitions,
     Keys,
     Receipts,

@@ -41,6 +41,9 @@ def sending() -> None:
     op.create_index("deliveries_due", "deliveries", ["channel", "due_at_us"], **waiting)
     in_digest = where("digest_key IS NOT NULL AND state = 'held'")
     op.create_index("deliveries_digest", "deliveries", ["user_id", "digest_key", "channel"], **in_digest)
+    out = "state IN ('queued', 'sending', 'failed', 'unknown', 'sent', 'delivered')"
+    digested = where(f"digest_key IS NOT NULL AND {out}")
+    op.create_index("deliveries_digested", "deliveries", ["user_id", "due_at_us"], **digested)
     counted = where("throttled", "throttled = 1")
     op.create_index("deliveries_throttle", "deliveries", ["user_id", "type", "created_at_us"], **counted)
     op.create_index("deliveries_claim", "deliveries", ["claim"], **where("claim IS NOT NULL"))
@@ -149,13 +152,22 @@ def expanding() -> None:
         big("seq"),
         name("event_id"),
         name("slice_key"),
+        name("condition"),
+        text("fallback"),
         big("due_at_us"),
         name("cursor"),
-        big("audience"),
+        big("audience", null=True),
         big("deliveries"),
         text("counts"),
+        name("stopped", null=True),
         big("done_at_us", null=True),
         sa.PrimaryKeyConstraint("broadcast_id", "channel"),
     )
     op.create_index("expansions_due", "expansions", ["due_at_us"], **where("done_at_us IS NULL"))
     op.create_index("expansions_event", "expansions", ["event_id"])
+    op.create_index("users_email", "users", ["id"], **where("email IS NOT NULL"))
+    op.create_index("users_phone", "users", ["id"], **where("phone IS NOT NULL"))
+    left = where("until_seq IS NOT NULL")
+    op.create_index("subscriptions_left", "subscriptions", ["topic", "user_id"], **left)
+    rejected = where("error IS NOT NULL")
+    op.create_index("slices_rejected", "slices", ["planned_at_us", "event_id", "slice_key"], **rejected)
