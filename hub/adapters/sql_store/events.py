@@ -6,7 +6,7 @@ An event's state is computed from its slices, its scheduled parts and its retrac
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import desc, func, select, update
+from sqlalchemy import delete, desc, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
@@ -19,6 +19,7 @@ from hub.adapters.sql_store.tables import (
     deliveries,
     log,
     notifications,
+    payloads,
     retractions,
     scheduled,
     slices,
@@ -176,6 +177,9 @@ class EventRows(Part):
         )
         shared = [broadcast_of(row) for row in over]
         entries = await cancel_deliveries(connection, "retracted", now_us, deliveries.c.event_id == event_id)
+        await connection.execute(
+            delete(payloads).where(payloads.c.event_id == event_id)
+        )  # nothing is sent any more
         named = await connection.execute(
             select(slices.c.type, slices.c.category).where(slices.c.event_id == event_id).limit(1)
         )
