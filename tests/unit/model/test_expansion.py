@@ -71,7 +71,7 @@ KIND = TypeVersion(
 
 
 def planned(event: Event, kind: TypeVersion = KIND, **more: Any) -> list[Expansion]:
-    env = Environment(now_us=NOW, created_at_us=NOW + 5, available=frozenset({MAIL, SMS, PUSH}), **more)
+    env = Environment(now_us=NOW, created_at_us=NOW, available=frozenset({MAIL, SMS, PUSH}), **more)
     row = plan_broadcast(event, kind, None, EVERYONE, 7, env)
     return expansions_of(row, event, kind, env)
 
@@ -84,8 +84,8 @@ def test_each_addressed_channel_that_nothing_refuses_gets_an_expansion_with_its_
     found = {one.channel: one for one in planned(event())}
     assert set(found) == {MAIL, SMS, PUSH}  # nobody serves mobile push, and the app needs none
     assert found[PUSH].due_at_us == NOW
-    assert found[SMS].due_at_us == NOW + 5 + OFFLINE_GRACE_SECONDS * SECOND
-    assert found[MAIL].due_at_us == NOW + 5 + 600 * SECOND
+    assert found[SMS].due_at_us == NOW + OFFLINE_GRACE_SECONDS * SECOND
+    assert found[MAIL].due_at_us == NOW + 600 * SECOND
     assert [found[one].condition for one in (PUSH, SMS, MAIL)] == ["always", "offline", "unseen"]
     assert found[MAIL].fallback == (SMS, PUSH)
     assert (found[MAIL].seq, found[MAIL].state) == (7, "waiting")
