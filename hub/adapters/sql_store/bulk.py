@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Column, CursorResult, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.engine import Database
+from hub.adapters.sql_store.engine import POSTGRESQL_NOW, SQLITE_NOW, Database
 from hub.adapters.sql_store.failures import translated
 
 _encode = msgspec.json.Encoder().encode
@@ -22,12 +22,15 @@ Row = tuple[Any, ...]
 
 
 class Statement:
-    """A text with `?` for its parameters, and `{given}` for "is among these" with a list as the one parameter."""
+    """A text with `?` for its parameters, `{given}` for "is among these" with a list as the one parameter, `{now}`
+    for the database's clock."""
 
     def __init__(self, text: str) -> None:
-        parts = text.replace("{given}", "= ANY(?::text[])").split("?")
+        parts = text.replace("{given}", "= ANY(?::text[])").replace("{now}", POSTGRESQL_NOW).split("?")
         numbered = (f"{part}${number}" for number, part in enumerate(parts[:-1], 1))
-        self._sqlite = text.replace("{given}", "IN (SELECT value FROM json_each(?))")
+        self._sqlite = text.replace("{given}", "IN (SELECT value FROM json_each(?))").replace(
+            "{now}", SQLITE_NOW
+        )
         self._postgresql = "".join(numbered) + parts[-1]
 
     async def run(self, db: Database, connection: AsyncConnection, *parameters: Any) -> CursorResult[Any]:

@@ -55,8 +55,8 @@ CHECKPOINT_ROWS: Final = 4_000  # after so many a generator takes them over, bes
 
 _MEMORY: Final = ("sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:")
 # julianday() is precise to less than a millisecond, and older than unixepoch('subsec') (SQLite 3.42).
-_SQLITE_NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
-_POSTGRESQL_NOW: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+SQLITE_NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+POSTGRESQL_NOW: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 _POSTGRESQL_SETTINGS: Final = {
     "application_name": "clarion",
     "jit": "off",
@@ -288,7 +288,7 @@ class Database:
 
     def now_us(self) -> ColumnElement[int]:
         """The database's own clock."""
-        return literal_column(_SQLITE_NOW if self.sqlite else _POSTGRESQL_NOW, BigInteger)
+        return literal_column(SQLITE_NOW if self.sqlite else POSTGRESQL_NOW, BigInteger)
 
     def among(
         self, column: ColumnElement[Any], values: Collection[str] | Collection[int]
