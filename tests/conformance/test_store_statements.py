@@ -90,6 +90,7 @@ async def test_what_a_generator_does_all_the_time_is_ready_made(
     await store.situation({"0": ["evt_new_0"]}, ["user-new-0"])
     await partition.commit(batch)
     await store.retracted(["evt_new_0"])
+    await store.due_scheduled(1, 10)
     await store.heartbeat("one", "generator", 60)
     await store.renew_leases([partition.lease], 60)
     assert built == []  # no expression was built and compiled: that took longer than the database does
