@@ -610,15 +610,17 @@ async def test_deliveries_are_planned_with_their_reasons(mailing: Workshop) -> N
 
 @pytest.mark.req("R17")
 async def test_without_a_provider_the_plan_says_so(shop: Workshop) -> None:
-    channels = {Channel.IN_APP: ChannelRule(), MAIL: ChannelRule()}
+    channels = {Channel.IN_APP: ChannelRule(), Channel.SMS: ChannelRule()}
     await shop.core.definitions.put_type(
-        "mail.always", TypeDefinition(category="orders", title="x", channels=channels)
+        "sms.always", TypeDefinition(category="orders", title="x", channels=channels)
     )
-    event_id = await shop.publish(to=ALICE, type="mail.always")
+    event_id = await shop.publish(to=ALICE | {"phone": "+491701234567"}, type="sms.always")
     await shop.generate()
     planned = await shop.store.explain("alice", event_id)
     assert planned is not None
-    assert [(r.verdict, r.rule) for r in planned.reasons if r.channel == MAIL] == [("refuse", "no_provider")]
+    assert [(r.verdict, r.rule) for r in planned.reasons if r.channel == Channel.SMS] == [
+        ("refuse", "no_provider")
+    ]
     assert await shop.deliveries(event_id) == []
 
 
