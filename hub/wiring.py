@@ -43,10 +43,12 @@ from hub.live.edge import Edge
 from hub.live.generation import Generation, Sight
 from hub.live.node import LiveNode
 from hub.live.viewers import Viewers
+from hub.livelog import LiveLog
 from hub.metrics import Metrics
 from hub.model.ids import EventIds
 from hub.people import People
 from hub.ports import Clock, EventQueue, LiveBus, Store
+from hub.push import Push
 from hub.ratelimit import RateLimiter
 from hub.rpc import methods
 from hub.sessions import Sessions
@@ -208,6 +210,7 @@ class Hub:
     people: People
     definitions: Catalog
     keys: Keys
+    push: Push
     access: Access
     sessions: Sessions
     limiter: RateLimiter
@@ -216,6 +219,22 @@ class Hub:
     deployment: str
     node: LiveNode
     edge: Edge
+
+
+def push_of(core: Core, inbox: Inbox) -> Push:
+    """The hub's half of web push. Raises `ConfigError` for a key that is none."""
+    settings = core.settings
+    key = settings.vapid_private_key
+    return Push(
+        core.store,
+        core.clock,
+        inbox,
+        core.intake(),
+        LiveLog(core.bus),
+        vapid_private_key=key.get_secret_value() if key else None,
+        secrets=settings.token_secrets,
+        allowed_hosts=settings.push_allowed_hosts,
+    )
 
 
 def sessions_of(settings: Settings, store: Store, clock: Clock) -> Sessions:
@@ -288,6 +307,7 @@ def _hub_of(core: Core, durability: Durability) -> Hub:
         people=people,
         definitions=core.definitions,
         keys=Keys(store, clock, first),
+        push=push_of(core, inbox),
         access=access,
         sessions=sessions,
         limiter=limiter,

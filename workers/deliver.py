@@ -258,6 +258,7 @@ class Delivering:
                 for target, _, said in (carried.outcomes if carried else ())
                 if isinstance(said, GiveUp) and said.target_is_gone
             ),
+            detail=outcome.detail if outcome is not None else None,
             fallback=next_one,
             log=tuple(lines),
         )

@@ -36,7 +36,7 @@ class SenderRole:
         settings: Settings = core.settings
         url = redis_url(settings)
         self._core = core
-        self._senders = list(senders_of(settings)) if senders is None else list(senders)
+        self._senders = list(senders_of(settings, core.clock)) if senders is None else list(senders)
         self._livelog = LiveLog(core.bus)
         self._recorder = Recorder(core.store, self._livelog)
         self._claims = Claims(core.store, owner_name())

@@ -25,6 +25,7 @@ from hub.api import (
     log,
     preferences,
     publish,
+    push,
     topics,
     users,
 )
@@ -40,6 +41,7 @@ TABLE: tuple[Route, ...] = (
     *inbox.ROUTES,
     *devices.ROUTES,
     *preferences.ROUTES,
+    *push.ROUTES,
     *users.ROUTES,
     *topics.ROUTES,
     *definitions.ROUTES,

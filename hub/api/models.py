@@ -253,6 +253,44 @@ class DeviceList(Struct, frozen=True):
     next: str | None
 
 
+# ---------------------------------------------------------------- web push
+
+
+class PushKey(Struct, frozen=True):
+    """The public half of the hub's key: an uncompressed P-256 point in base64url."""
+
+    public_key: str
+
+
+class SubscriptionShown(Struct, frozen=True):
+    """A browser that gets push. `service`: the host of its push service; the endpoint is the browser's secret."""
+
+    id: str
+    service: str
+    created_at: Moment | None
+    used_at: Moment | None
+
+
+class PushSubscriptions(Struct, frozen=True):
+    """A user's browsers, the one used last first."""
+
+    push_subscriptions: list[SubscriptionShown]
+    next: str | None
+
+
+class RegisteredShown(Struct, frozen=True):
+    """The browser is registered. `renewal` replaces its subscription later without its user: keep it in the browser."""
+
+    id: str
+    renewal: str
+
+
+class ReceiptInput(Struct, frozen=True):
+    """What became of a message."""
+
+    event: Literal["shown", "clicked", "closed"]
+
+
 # ---------------------------------------------------------------- definitions
 
 

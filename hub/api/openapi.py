@@ -71,6 +71,8 @@ STATUS_OF: Final = {
     "queue_full": 503,
     "queue_unavailable": 503,
     "bus_unavailable": 503,
+    "unauthorized": 401,
+    "rate_limited": 429,
 }
 """The statuses of the codes that routes name; all others of theirs are 422."""
 

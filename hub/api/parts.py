@@ -15,6 +15,7 @@ from hub.keys import Keys
 from hub.metrics import Metrics
 from hub.people import People
 from hub.ports import Clock, EventQueue, LiveBus, Store
+from hub.push import Push
 from hub.ratelimit import RateLimiter
 
 
@@ -51,6 +52,8 @@ class Parts(Protocol):
     def people(self) -> People: ...
     @property
     def definitions(self) -> Catalog: ...
+    @property
+    def push(self) -> Push: ...
     @property
     def keys(self) -> Keys: ...
     @property

@@ -59,6 +59,7 @@ CODES: Final[dict[str, str]] = {
     "empty_batch": "The batch has no items",
     "idempotency_key_reused": "The idempotency key was used for another body",
     "unknown_type": "The type is not defined",
+    "invalid_subscription": "The push subscription cannot be used",
     "too_many_topics": "A user can have at most 500 topics",
     # 429, 500, 503
     "rate_limited": "Too many calls",

@@ -29,7 +29,8 @@ Access = Literal["open", "user", "publish", "users", "types", "read", "admin"]
 BodyKind = Literal["none", "json", "merge", "ndjson", "event", "events", "form"]
 
 SMALL_BODY_BYTES: Final = 256 * 1024
-OUR_IDS: Final = frozenset({"event", "key_id"})  # path parameters that are looked up, never stored
+OUR_IDS: Final = frozenset({"event", "key_id", "token"})  # path parameters that are looked up, never stored
+LONGEST: Final = {"token": 2048}  # of ours; 300 for all others
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Struct)
@@ -237,7 +238,7 @@ def check_media_type(kind: BodyKind, headers: Mapping[bytes, bytes]) -> None:
 def check_id(name: str, value: str) -> None:
     """Ids that would be stored must have the form of ids; ours are merely looked up."""
     if name in OUR_IDS:
-        if not value or len(value) > 300 or "\0" in value:
+        if not value or len(value) > LONGEST.get(name, 300) or "\0" in value:
             raise not_found("That")
     elif not is_id(value):
         raise Refused(

@@ -23,7 +23,7 @@ from hub.logs import current_request_id
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _log = structlog.get_logger(__name__)
 
-CORS_PREFIX: Final = "/v1/me"
+CORS_PREFIX: Final = ("/v1/me", "/v1/push/")
 CORS_PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
     (b"access-control-allow-headers", b"Authorization, Content-Type, If-Match, Last-Event-ID, X-Request-Id"),

@@ -23,12 +23,12 @@ class Connection(asyncio.Protocol):
     """One live client. Implements the output half of `hub.live.seam.Wire`."""
 
     __slots__ = (
+        "_asked_us",
         "_closing",
         "_direct",
         "_edge",
         "_output",
         "_paused",
-        "_proven_us",
         "_queued_bytes",
         "_transport",
         "connection_id",
@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._queued_bytes = 0  # counted only while paused
         self._paused = False
         self._closing = False
-        self._proven_us = 0
+        self._asked_us = 0  # when the proof that runs was asked for
         self.due_tick = NOT_DUE
         self.connection_id = secrets.token_urlsafe(15)
         self.identity = identity
@@ -88,10 +88,6 @@ class Connection(asyncio.Protocol):
         """Whether the connection is over or about to be."""
         return self._closing
 
-    def proven_alive_us(self) -> int:
-        """When the peer last proved that it reads; 0: never."""
-        return self._proven_us
-
     # ------------------------------------------------------------ output
 
     def push(self, frame: Frame) -> None:
@@ -117,6 +113,10 @@ class Connection(asyncio.Protocol):
     @abstractmethod
     def on_left(self) -> None:
         """The connection is over; tell whom it concerns. Called once."""
+
+    @abstractmethod
+    def ask_proof(self) -> None:
+        """The peer is to prove soon that it read what was written until now."""
 
     @abstractmethod
     def gap(self, channel: str) -> None:

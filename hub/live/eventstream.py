@@ -1,14 +1,18 @@
 """An EventSource client after the hand-over: events out, nothing in.
 
 Each event's `id` is the client's cursor after it. A client proves that it reads when everything written to it has left
-the transport after a short grace; one that takes nothing for two heartbeats, or falls too far behind, is cut off and
-comes back with its cursor.
+this machine after a short grace (on Linux: when its own system has confirmed it, which a vanished one never does); one
+that takes nothing for two heartbeats, or falls too far behind, is cut off and comes back with its cursor.
 """
 
 import asyncio
+import fcntl
 import math
 import random
 import socket
+import struct
+import sys
+import termios
 from typing import Final
 
 from hub.live import sse
@@ -108,8 +112,6 @@ class EventStreamConnection(Connection):
         """A publication as an event with the cursor after it."""
         if frame.offset:
             self._move(frame.channel, frame.place())
-        if frame.report_id:
-            self._expect_proof()
         return self._framed(self._id_line() + frame.sse())
 
     def push_parcel(self, parcel: Parcel) -> None:
@@ -118,8 +120,6 @@ class EventStreamConnection(Connection):
             for frame in parcel.frames:
                 self.push(frame)
             return
-        if parcel.report_ids:
-            self._expect_proof()
         self._broadcasts = parcel.frames[-1].place()
         data = parcel.sse_chunk(self._personal)
         transport = self._direct
@@ -158,19 +158,20 @@ class EventStreamConnection(Connection):
                 self.send(self._framed(sse.comment()))
         self._set_deadline()
 
-    def _expect_proof(self) -> None:
+    def ask_proof(self) -> None:
+        """See after a grace whether all of it has left."""
         if self._alive_at is math.inf:
+            self._asked_us = self._edge.clock.now_us()
             self._alive_at = self._edge.wheel.now() + self._edge.limits.alive_seconds
             self._set_deadline()
 
     def _prove(self, now: float) -> None:
         transport = self._transport
-        if transport is None or self._paused or transport.get_write_buffer_size():
+        if transport is None or self._paused or transport.get_write_buffer_size() or unconfirmed(transport):
             self._alive_at = now + self._edge.limits.alive_seconds
             return
         self._alive_at = math.inf
-        self._proven_us = self._edge.clock.now_us()
-        self._edge.node.proven_alive(self)
+        self._edge.node.proven_alive(self, self._asked_us)
 
     # ------------------------------------------------------------ the end
 
@@ -201,6 +202,15 @@ def positions_of(identity: Identity, cursor: sse.Cursor | None) -> dict[str, Str
         personal_channel(identity.user_id): StreamPosition(*cursor.personal),
         BROADCASTS: StreamPosition(*cursor.broadcasts),
     }
+
+
+def unconfirmed(transport: asyncio.BaseTransport) -> int:
+    """Bytes that left the transport and that the peer's system has not confirmed (Linux; 0 elsewhere)."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or sys.platform != "linux":
+        return 0
+    count = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    return int(struct.unpack("i", count)[0])
 
 
 def _notice_dead_peer(transport: asyncio.Transport, heartbeat_seconds: float) -> None:

@@ -18,7 +18,10 @@ class Limits:
     ping_seconds: int = 25
     pong_seconds: float = 8.0
     heartbeat_seconds: float = 15.0  # SSE comments
-    alive_seconds: float = 2.0  # SSE: still writable after this long counts as reading
+    proof_seconds: float = (
+        0.5  # between pings that ask whether a notification was read; their pongs count as commands
+    )
+    alive_seconds: float = 1.0  # SSE: all that was written has left after this long: counts as read
     expiry_grace_seconds: float = 25.0  # WebSocket: to refresh a token that expired
     linger_seconds: float = 2.0  # for the closing handshake
     drain_seconds: float = 0.3

@@ -366,11 +366,11 @@ class LiveNode:
         self.set_visible(seat.wire, visible)
         return True
 
-    def proven_alive(self, wire: Wire) -> None:
+    def proven_alive(self, wire: Wire, until_us: int) -> None:
         """See `Node.proven_alive`."""
         seat = self._registry.seats.get(wire.connection_id)
         if seat is not None:
-            self._reached.proven(seat)
+            self._reached.proven(seat, until_us)
 
     def _seat(self, wire: Wire) -> Seat:
         seat = self._registry.seats.get(wire.connection_id)

@@ -1,7 +1,7 @@
-"""Reports of what was reached: written to a visible connection whose peer proved afterwards that it reads.
+"""Reports of what was reached: written to a visible connection whose peer proved afterwards that it read it.
 
-A report cancels backfill, so it must be true; losing one only means that a mail goes out as well. Memory is bounded,
-and what does not fit is dropped and counted.
+The proof is asked for at once, because backfill waits a few seconds only. A report cancels it, so it must be true;
+losing one only means that a mail goes out as well. Memory is bounded, and what does not fit is dropped and counted.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Reached:
         self._task: asyncio.Task[None] | None = None
 
     def written(self, seat: Seat, notification_id: str) -> None:
-        """A notification that is to be reported was written to this wire."""
+        """A notification that is to be reported was written to this wire; if it is visible, it is asked for a proof."""
         if not seat.wire.visible:
             return
         if seat.unproven is None:
@@ -46,16 +46,16 @@ class Reached:
             del seat.unproven[0]
             self._metrics.reports_dropped(1)
         seat.unproven.append((notification_id, self._clock.now_us()))
+        seat.wire.ask_proof()
 
     def hidden(self, seat: Seat) -> None:
         """The page went to the back: what was not proven until now was not reached."""
         seat.unproven = None
 
-    def proven(self, seat: Seat) -> None:
-        """The peer proved that it reads: what was written before that was reached."""
+    def proven(self, seat: Seat, until_us: int) -> None:
+        """The peer read all until this moment; what was written since then needs another proof."""
         if not seat.unproven:
             return
-        until_us = seat.wire.proven_alive_us()
         user_id = seat.member.user_id
         left = []
         for notification_id, written_at_us in seat.unproven:
@@ -64,6 +64,8 @@ class Reached:
             else:
                 left.append((notification_id, written_at_us))
         seat.unproven = left or None
+        if left:
+            seat.wire.ask_proof()
 
     def _report(self, user_id: str, notification_id: str, written_at_us: int) -> None:
         key = (user_id, notification_id)

@@ -132,8 +132,11 @@ class Wire(Protocol):
         """End the connection with a Centrifuge disconnect code (SSE: `reconnect` with the reason, then the end)."""
         ...
 
-    def proven_alive_us(self) -> int:
-        """When the peer last proved that it reads (a pong; SSE: the transport was writable after its grace). 0: never."""
+    def ask_proof(self) -> None:
+        """Find out soon whether the peer read what was written until now; the answer is `Node.proven_alive`.
+
+        While one proof runs no other begins: who has written more since then asks again after it.
+        """
         ...
 
 
@@ -188,8 +191,8 @@ class Node(Protocol):
         """The page came to the front or went to the back."""
         ...
 
-    def proven_alive(self, wire: Wire) -> None:
-        """A pong (or the SSE grace) came: what was written before it to a visible wire was reached."""
+    def proven_alive(self, wire: Wire, until_us: int) -> None:
+        """The peer read everything that was written to it until this moment (a ping's, whose pong came; for SSE see there)."""
         ...
 
 

@@ -131,8 +131,7 @@ class WebSocketConnection(Connection):
 
     def _on_pong(self) -> None:
         self._pong_at = math.inf
-        self._proven_us = self._edge.clock.now_us()
-        self._edge.node.proven_alive(self)
+        self._edge.node.proven_alive(self, self._asked_us)
         self._set_deadline()
 
     # ------------------------------------------------------------ commands
@@ -323,7 +322,20 @@ class WebSocketConnection(Connection):
             return codes.EXPIRED
         return codes.STALE if self._session.is_new else codes.SERVER_ERROR
 
+    def ask_proof(self) -> None:
+        """Ping at once, or as soon as the last ping is a little older. One is out at a time, so a burst costs few."""
+        limits, now = self._edge.limits, self._edge.wheel.now()
+        if self._closing or self._pong_at is not math.inf or self._ping_at <= now + limits.proof_seconds:
+            return
+        earliest = self._ping_at - limits.ping_seconds + limits.proof_seconds
+        if earliest <= now:
+            self._ping(now)
+        else:
+            self._ping_at = earliest
+        self._set_deadline()
+
     def _ping(self, now: float) -> None:
+        self._asked_us = self._edge.clock.now_us()
         self._ping_at = now + self._edge.limits.ping_seconds
         self._pong_at = now + self._edge.limits.pong_seconds
         if self._frame_pings:

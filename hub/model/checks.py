@@ -9,7 +9,7 @@ from hub.errors import FieldError
 from hub.model.addresses import escape_pointer, is_link, is_locale, is_sound, json_fault
 from hub.model.schemas import schema_errors
 from hub.model.templates import compile_check, is_plain, texts_of
-from hub.model.types import CategoryDefinition, TypeDefinition
+from hub.model.types import CategoryDefinition, Digest, TypeDefinition
 from hub.model.vocabulary import Channel
 
 _CHANNEL_TEXTS = ("subject", "html", "mjml", "text")
@@ -70,16 +70,27 @@ def _channel_errors(definition: TypeDefinition) -> Iterator[FieldError]:
             if other in (channel, Channel.IN_APP) or other in rule.fallback[:index]:
                 detail = "A fallback is another channel than this and the app, named once."
                 yield FieldError(f"{place}/fallback/{index}", "invalid_fallback", detail)
-    for index, channel in enumerate(definition.digest.channels if definition.digest else ()):
-        if channel is Channel.IN_APP:
-            detail = "Digests never hold back the app."
-            yield FieldError(f"/digest/channels/{index}", "invalid_digest", detail)
+    if definition.digest is not None:
+        yield from _digest_errors(definition.digest)
     for locale, texts in definition.locales.items():
         for channel, named in texts.channels.items():
             for name in named.keys() - set(_CHANNEL_TEXTS):
                 place = f"/locales/{escape_pointer(locale)}/channels/{channel}/{escape_pointer(name)}"
                 detail = f"A channel has the texts {', '.join(_CHANNEL_TEXTS)}."
                 yield FieldError(place, "unknown_field", detail)
+
+
+def _digest_errors(digest: Digest) -> Iterator[FieldError]:
+    for index, channel in enumerate(digest.channels):
+        if channel is Channel.IN_APP:
+            detail = "Digests never hold back the app."
+            yield FieldError(f"/digest/channels/{index}", "invalid_digest", detail)
+    if digest.extend and digest.max_seconds is None:
+        detail = "An extending digest needs max_seconds: a steady stream would put it off for ever."
+        yield FieldError("/digest/max_seconds", "invalid_digest", detail)
+    if digest.max_seconds is not None and digest.max_seconds < digest.window_seconds:
+        detail = "A digest waits for window_seconds at least, so its maximum cannot be less."
+        yield FieldError("/digest/max_seconds", "invalid_digest", detail)
 
 
 def _locale_errors(locales: Iterable[str]) -> Iterator[FieldError]:

@@ -25,6 +25,7 @@ TITLE_LIMIT: Final = 1000
 BODY_LIMIT: Final = 10_000
 LINK_LIMIT: Final = 2048
 CHANNEL_TEXTS: Final = ("subject", "html", "mjml", "text")
+_MARKUP: Final = frozenset({"html", "mjml"})
 _UNSOUND: Final = re.compile("[\x00\ud800-\udfff]")
 
 NOBODY: Final = Profile("")  # stands for the recipient where many read
@@ -124,7 +125,10 @@ def channel_texts(kind: TypeVersion, channel: Channel, locale: str | None) -> di
         name: text for name in CHANNEL_TEXTS if rule is not None and (text := getattr(rule, name)) is not None
     }
     for key in reversed(list(locale_chain(definition.locales, locale))):  # the widest first
-        found |= definition.locales[key].channels.get(channel, {})
+        own = definition.locales[key].channels.get(channel, {})
+        if own.keys() & _MARKUP:  # one of the two ways to write HTML stands for both
+            found = {name: text for name, text in found.items() if name not in _MARKUP}
+        found |= own
     return found
 
 

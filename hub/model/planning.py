@@ -11,19 +11,20 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hub.model.addressed import OFFLINE_GRACE_SECONDS, deliver
 from hub.model.contents import NOBODY, Rendered, own_texts, reads_recipient, render_content, stand_in
 from hub.model.deliveries import Delivery
+from hub.model.digests import DigestId, OpenDigest
 from hub.model.events import BroadcastAudience, Event, NamedUser
-from hub.model.ids import delivery_id
-from hub.model.notifications import Broadcast, Content, Notification, Reason, notification_id, rfc3339
-from hub.model.preferences import Cause, Verdict, allows, pick_locale
-from hub.model.rules import RULES, Question, check_policy, check_throttle, checks, policy
-from hub.model.schedule import quiet_until
+from hub.model.notifications import Broadcast, Content, Notification, Reason, notification_id
+from hub.model.preferences import Cause, pick_locale
+from hub.model.rules import RULES, Question, check_policy, checks
 from hub.model.types import CategoryDefinition, Texts, TypeVersion
 from hub.model.users import Preferences, Profile, User
 from hub.model.vocabulary import Channel
 
 __all__ = [
+    "OFFLINE_GRACE_SECONDS",
     "RULES",
     "Environment",
     "Plan",
@@ -33,10 +34,6 @@ __all__ = [
     "planned_channels",
 ]
 
-OFFLINE_GRACE_SECONDS: Final = (
-    30  # for a pong to prove that the app reached the user (the ping's round is 25 s)
-)
-_SECOND_US: Final = 1_000_000
 _ALL: Final = tuple(Channel)
 
 
@@ -54,6 +51,7 @@ class Decision(NamedTuple):
     reasons: tuple[Reason, ...]
     in_app: bool
     deliveries: tuple[Delivery, ...]
+    digests: tuple[tuple[DigestId, OpenDigest], ...] = ()
 
 
 class Memo(Struct):
@@ -72,17 +70,22 @@ class Environment(Struct, frozen=True):
     available: frozenset[Channel]  # channels that a provider serves; the app needs none
     default_timezone: str = "UTC"
     actors: Mapping[str, Profile] = {}
-    recent: Mapping[tuple[str, str], int] = {}  # (user, type): sent in the throttle's time
+    recent: Mapping[tuple[str, str], int] = {}  # (user, type): let through in the throttle's time
+    digests: Mapping[DigestId, OpenDigest] = {}
     urls: Mapping[str, str] = {}  # what templates get as `urls`
     memo: Memo | None = None  # shared within a batch
 
 
 class Plan(Struct, frozen=True):
-    """What is stored for one recipient. `problems`: sentences for the report (templates that failed)."""
+    """What is stored for one recipient. `problems`: sentences for the report (templates that failed).
+
+    `digests`: those that its deliveries joined or opened, as they are with them.
+    """
 
     notification: Notification
     deliveries: tuple[Delivery, ...]
     problems: tuple[str, ...] = ()
+    digests: tuple[tuple[DigestId, OpenDigest], ...] = ()
 
 
 def plan(
@@ -97,7 +100,7 @@ def plan(
     """Plan an addressed event for one of its users (None: unknown so far; the event's own fields count)."""
     known = merged_user(user, named)
     id_ = notification_id(event.id, named.id)
-    reasons, in_app, deliveries = _decide(event, kind, category, known, id_, env)
+    reasons, in_app, deliveries, digests = _decide(event, kind, category, known, id_, env)
     chosen = _choose(kind, known.profile.locale, env.memo)
     used = in_app or deliveries
     rendered = _render(event, kind, known.profile, env, chosen) if used else Rendered(stand_in(event, kind))
@@ -121,7 +124,7 @@ def plan(
         locale=chosen.locale or None,
         slice_key=slice_key,
     )
-    return Plan(row, deliveries, rendered.problems)
+    return Plan(row, deliveries, rendered.problems, digests)
 
 
 def _decide(
@@ -150,6 +153,7 @@ def _decide(
     )
     reasons: list[Reason] = []
     deliveries: list[Delivery] = []
+    digests: list[tuple[DigestId, OpenDigest]] = []
     in_app = False
     for channel in planned_channels(kind, event.channels):
         refusal = next((verdict for verdict in checks(question, channel) if not verdict.allowed), None)
@@ -160,10 +164,11 @@ def _decide(
             rule = check_policy(kind, event.channels, channel)
             reasons.append(Reason(channel, "use", rule.rule, rule.detail))
         else:
-            reason, delivery = _deliver(question, channel, event, notification, env)
+            reason, delivery, digest = deliver(question, channel, event, notification, env)
             reasons.append(reason)
             deliveries += [delivery] if delivery else []
-    decision = Decision(tuple(reasons), in_app, tuple(deliveries))
+            digests += [digest] if digest else []
+    decision = Decision(tuple(reasons), in_app, tuple(deliveries), tuple(digests))
     # A delivery has its own id and moment, and a throttle counts each user's own.
     if usual is not None and env.memo is not None and not deliveries and not kind.definition.throttle:
         env.memo.decisions[usual] = (user.preferences, decision)  # kept, so that its id is nobody else's
@@ -258,77 +263,6 @@ def planned_channels(kind: TypeVersion, channels: tuple[Channel, ...] | None) ->
     """The channels that a plan says something about: those of the type and those that the event names."""
     own = kind.definition.channels
     return [channel for channel in _ALL if channel in own or (channels is not None and channel in channels)]
-
-
-def _deliver(
-    question: Question, channel: Channel, event: Event, notification: str, env: Environment
-) -> tuple[Reason, Delivery | None]:
-    """An addressed channel that nothing refuses: when it is due, or why it is not worth it."""
-    definition, preferences = question.kind.definition, question.user.preferences
-    rule = policy(question.kind, question.channels, channel)
-    assert rule is not None  # the policy was asked before
-    verdict = check_policy(question.kind, question.channels, channel)
-    due_us = env.now_us
-    if rule.when == "offline":
-        due_us = env.created_at_us + OFFLINE_GRACE_SECONDS * _SECOND_US
-    elif rule.when == "unseen":
-        due_us = env.created_at_us + rule.after_seconds * _SECOND_US
-    digest_key = None
-    throttle = check_throttle(question)
-    digest = definition.digest
-    if throttle is not None and not throttle.allowed:
-        assert definition.throttle is not None
-        if definition.throttle.then == "drop":
-            return Reason(channel, "refuse", throttle.rule, throttle.detail), None
-        digest_key = event.digest_key or question.kind.name
-        due_us = max(due_us, env.now_us + definition.throttle.per_seconds * _SECOND_US)
-        verdict = Verdict(True, "digest", f"{throttle.detail} It waits to be joined with others.")
-    elif digest is not None and channel in digest.channels and not definition.critical:
-        digest_key = event.digest_key or question.kind.name
-        due_us = max(due_us, env.now_us + digest.window_seconds * _SECOND_US)
-        verdict = Verdict(True, "digest", f"{RULES['digest'][:-1]} ({digest.window_seconds} s).")
-    zone = question.user.profile.timezone or env.default_timezone
-    quiet_us = None if definition.critical else quiet_until(preferences.quiet_hours, zone, due_us)
-    if quiet_us is not None:
-        due_us = quiet_us
-        verdict = Verdict(True, "quiet_hours", f"Quiet hours hold until {rfc3339(quiet_us)}.")
-    if event.expires_at_us is not None and due_us >= event.expires_at_us:
-        detail = f"It would be due at {rfc3339(due_us)}; the event expires at {rfc3339(event.expires_at_us)}."
-        return Reason(channel, "refuse", "expires_first", detail), None
-    waits = rule.when in ("offline", "unseen") or due_us > env.now_us or digest_key is not None
-    fallback = tuple(other for other in rule.fallback if _may_fall_back(question, other, channel))
-    delivery = Delivery(
-        id=delivery_id(notification, channel),
-        user_id=question.user.profile.id,
-        notification_id=notification,
-        event_id=event.id,
-        type=event.type,
-        category=definition.category,
-        channel=channel,
-        state="held" if waits else "queued",
-        created_at_us=env.created_at_us,
-        due_at_us=due_us,
-        condition=rule.when if rule.when in ("offline", "unseen") else "always",
-        digest_key=digest_key,
-        expires_at_us=event.expires_at_us,
-        fallback=fallback,
-    )
-    return Reason(channel, "hold" if waits else "use", verdict.rule, verdict.detail), delivery
-
-
-def _may_fall_back(question: Question, other: Channel, channel: Channel) -> bool:
-    """Whether the user allows a fallback. Address and provider are looked at when it is needed."""
-    return (
-        other not in (channel, Channel.IN_APP)
-        and allows(
-            question.user.preferences,
-            question.kind.definition.category,
-            question.defaults,
-            other,
-            actor=question.cause.actor,
-            critical=question.kind.definition.critical,
-        ).allowed
-    )
 
 
 def _broadcast_reason(event: Event, kind: TypeVersion, channel: Channel, env: Environment) -> Reason:

@@ -124,8 +124,8 @@ def policy(kind: TypeVersion, channels: tuple[Channel, ...] | None, channel: Cha
         return rule
     if channel not in channels:
         return None
-    if kind.name == "message" and (rule is None or rule.when == "never"):
-        return ChannelRule(when="always")
+    if kind.name == "message" and (rule is None or rule.when == "never" or Channel.IN_APP not in channels):
+        return ChannelRule(when="always")  # without the app there is nothing that could reach the user before
     return rule
 
 

@@ -96,13 +96,26 @@ def _moments_of(wall: datetime, tz: ZoneInfo) -> list[int]:
 
 
 def quiet_until(quiet: QuietHours | None, zone: str, at_us: int) -> int | None:
-    """When the quiet hours that hold at a moment end; None when none hold. Equal start and end: never quiet."""
-    if quiet is None or quiet.start == quiet.end:
+    """When the quiet hours that hold at a moment end; None when none hold. Equal start and end: never quiet.
+
+    The end is never itself within quiet hours, also where a clock change skips it.
+    """
+    if quiet is None or not _is_quiet(quiet, zone, at_us):
         return None
+    end_us = next_local(quiet.end, zone, at_us)
+    while _is_quiet(
+        quiet, zone, end_us
+    ):  # skipped: it counts later, when the next quiet hours may have begun
+        end_us = next_local(quiet.end, zone, end_us + 1)
+    return end_us
+
+
+def _is_quiet(quiet: QuietHours, zone: str, at_us: int) -> bool:
     wall = (_EPOCH + timedelta(microseconds=at_us)).astimezone(zone_of(zone)).strftime("%H:%M")
     begun, over = wall >= quiet.start, wall >= quiet.end
-    inside = begun and not over if quiet.start < quiet.end else begun or not over
-    return next_local(quiet.end, zone, at_us) if inside else None
+    if quiet.start == quiet.end:
+        return False
+    return begun and not over if quiet.start < quiet.end else begun or not over
 
 
 # ---------------------------------------------------------------- cutting

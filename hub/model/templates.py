@@ -12,6 +12,7 @@ import jinja2
 from jinja2 import meta
 
 from hub.errors import FieldError, TemplateError
+from hub.model.mjml import compile_mjml
 from hub.model.sandbox import Sandbox
 from hub.model.template_filters import TEXT_LIMIT
 from hub.model.types import TypeDefinition
@@ -107,10 +108,11 @@ def texts_of(definition: TypeDefinition) -> Iterator[tuple[str, str, bool]]:
 def compile_check(definition: TypeDefinition) -> list[FieldError]:
     """What is wrong with a type's templates: what does not compile, and names that no template is given."""
     errors = []
-    for pointer, source, html in texts_of(definition):
-        if is_plain(source):
-            continue
+    for pointer, given, html in texts_of(definition):
         try:
+            source = compile_mjml(given).html if pointer.endswith("/mjml") else given
+            if is_plain(source):
+                continue
             _load(source, html)
         except TemplateError as error:
             errors.append(FieldError(pointer, "invalid_template", str(error)))

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from hub.model.events import Action, Id
 from hub.model.vocabulary import Channel, When
@@ -23,7 +24,9 @@ class ChannelRule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class Digest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Many notifications into one, on addressed channels."""
+    """Many notifications into one, on addressed channels. `extend`: each one puts the digest off by its window again,
+    up to `max_seconds` after the first. `first_at_once`: what comes after a window of silence goes out alone.
+    """
 
     channels: Annotated[list[Channel], Meta(min_length=1, max_length=4)]
     window_seconds: Annotated[int, Meta(ge=1, le=2_592_000)]
@@ -52,7 +55,7 @@ class Texts(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
 
 class TypeDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of `PUT /v1/types/{type}`."""
+    """The body of `PUT /v1/types/{type}`. One that names no channel is shown in the app: it would reach nobody else."""
 
     category: Id
     critical: bool = False
@@ -63,10 +66,17 @@ class TypeDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     actions: Annotated[list[Action], Meta(max_length=10)] = []
     schema: dict[str, Any] | None = None
     expose: Annotated[list[str], Meta(max_length=100)] = []
-    channels: dict[Channel, ChannelRule] = {}
+    channels: Annotated[
+        dict[Channel, ChannelRule],
+        Meta(description="When each channel is used; without any the app always is."),
+    ] = {}
     digest: Digest | None = None
     throttle: Throttle | None = None
     locales: dict[str, Texts] = {}
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            force_setattr(self, "channels", {Channel.IN_APP: ChannelRule()})
 
 
 class CategoryTexts(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

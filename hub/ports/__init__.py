@@ -7,6 +7,7 @@ Only `hub.wiring` chooses adapters.
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
 from hub.ports.devices import DeviceStore
+from hub.ports.push_subscriptions import PushReceipt, PushSubscription, PushSubscriptionStore
 from hub.ports.queue import (
     Append,
     Appended,
@@ -63,9 +64,9 @@ __all__ = [
     "Clock",
     "Committed",
     "DefinitionStore",
+    "DeviceStore",
     "Due",
     "End",
-    "DeviceStore",
     "EventQueue",
     "EventRecord",
     "EventStore",
@@ -88,6 +89,9 @@ __all__ = [
     "Position",
     "Publication",
     "Published",
+    "PushReceipt",
+    "PushSubscription",
+    "PushSubscriptionStore",
     "QueuedSlice",
     "ReceiptStore",
     "RejectedEntry",

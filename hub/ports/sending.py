@@ -69,7 +69,8 @@ class Attempt(Struct, frozen=True):
 class End(Struct, frozen=True):
     """What became of a claimed delivery. `was`: the state it leaves, `sending` or (nothing was tried) `queued`.
 
-    `gone`: targets that must not be used again. `fallback`: the delivery that takes over. `log`: written if this holds.
+    `gone`: targets that must not be used again, `detail`: why, in a
+    sentence. `fallback`: the delivery that takes over. `log`: written if this holds.
     """
 
     claim: str
@@ -82,6 +83,7 @@ class End(Struct, frozen=True):
     served: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     gone: tuple[Target, ...] = ()
+    detail: str | None = None
     fallback: Delivery | None = None
     log: tuple[LogEntry, ...] = ()
 

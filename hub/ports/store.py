@@ -12,6 +12,7 @@ from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import Mark
 from hub.ports.devices import DeviceStore
+from hub.ports.push_subscriptions import PushSubscriptionStore
 from hub.ports.receipts import ReceiptStore
 from hub.ports.rows import (
     ApiKey,
@@ -341,6 +342,7 @@ class Store(
     ReceiptStore,
     DeviceStore,
     OperationStore,
+    PushSubscriptionStore,
     Protocol,
 ):
     """Everything that SQL keeps."""

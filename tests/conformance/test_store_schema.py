@@ -116,4 +116,5 @@ async def test_big_tables_are_partitioned_on_postgresql(postgres_url: str) -> No
 def test_migrations_lie_inside_the_package() -> None:
     assert (MIGRATIONS / "env.py").is_file()
     assert (MIGRATIONS / "script.py.mako").is_file()
-    assert [path.name for path in (MIGRATIONS / "versions").glob("*.py")] == ["0001_first.py"]
+    found = sorted(path.name for path in (MIGRATIONS / "versions").glob("*.py"))
+    assert found == ["0001_first.py", "0002_backfill.py"]

@@ -207,7 +207,7 @@ async def test_an_address_that_is_gone_is_not_used_again(store: SqlStore, partit
     await store.release_claim("one")
     async with store._db.read() as connection:
         (row,) = (await connection.execute(select(suppressions))).all()
-    assert (row.channel, row.address, row.reason) == ("email", "alice@example.com", "550")
+    assert (row.channel, row.address, row.reason) == ("email", "alice@example.com", "bounce")
     (again,) = await taken(store, "two")
     assert again.delivery.id == second.delivery.id
     assert again.targets == {}

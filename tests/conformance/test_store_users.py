@@ -7,9 +7,10 @@ import pytest
 
 from hub.adapters.sql_store import SqlStore
 from hub.errors import Refused
+from hub.model.devices import Device
 from hub.model.users import Muted, Preferences, Profile, QuietHours, Subscription
 from hub.model.vocabulary import Channel
-from hub.ports import InboxQuery, LogQuery, UserMerge
+from hub.ports import InboxQuery, LogQuery, PushSubscription, UserMerge
 from tests.support.stores import NOW_US, Partition
 
 pytestmark = pytest.mark.req("R10")
@@ -199,6 +200,9 @@ async def live_fully(store: SqlStore, partition: Partition, lane: Partition) -> 
     await store.mark_ids("alice", "read", [row.id], [shared], NOW_US + 1)
     await store.mark_all("alice", "seen", None, 1, NOW_US + 2)
     await store.suppress(Channel.EMAIL, "a@example.com", "bounce", "5.1.1 no such user", NOW_US + 3)
+    browser = PushSubscription("psb_1", "alice", "https://push.example.com/1", "BA", "aa", NOW_US, NOW_US)
+    await store.save_subscription(browser, 20)
+    await store.save_device(Device("dev_1", "alice", "token", "android", NOW_US, NOW_US), 20)
 
 
 async def test_an_export_holds_everything_that_is_kept(

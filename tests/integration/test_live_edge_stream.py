@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import socket
+import sys
 import time
 
 import httpx2
 import pytest
 
 from hub.errors import Refused, StoreUnavailable
+from hub.live.eventstream import unconfirmed
 from hub.live.limits import Limits
 from tests.support.live_node import make_token
 from tests.support.live_server import LiveServer, live_server
@@ -325,7 +328,38 @@ async def test_what_is_written_counts_as_read_after_a_grace():
         started = time.monotonic()
         await hub.node.until(lambda: hub.node.alive == [wire])
         assert time.monotonic() - started > 0.2
-        assert abs(wire.proven_alive_us() - time.time_ns() // 1000) < 2_000_000
+        assert abs(hub.node.proven_us[0] - time.time_ns() // 1000) < 2_000_000
+
+
+async def test_a_reader_that_takes_nothing_proves_nothing_until_it_does():
+    async with live_server(Limits(alive_seconds=0.1, queue_bytes=10**9)) as hub:
+        stalled, other = await opened(hub), await opened(hub, "bob")
+        stalled.writer.transport.pause_reading()
+        for n in range(200):
+            hub.node.publish("#alice", {"n": n, "text": "x" * 50_000})
+        hub.node.publish("#alice", {"n": 200}, report_id="ntf_1")
+        hub.node.publish("#bob", {"n": 1}, report_id="ntf_2")
+        (wire,) = hub.node.of("bob")
+        await hub.node.until(lambda: hub.node.alive == [wire])
+        assert (await other.event())[1] == {"n": 1}
+        stalled.writer.transport.resume_reading()
+        await hub.node.until(lambda: hub.node.alive == [wire, *hub.node.of("alice")])
+
+
+def test_what_the_other_end_has_not_taken_is_unconfirmed():
+    ours, theirs = socket.socketpair()
+
+    class Holder(asyncio.BaseTransport):
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return ours if name == "socket" else default
+
+    with ours, theirs:
+        assert unconfirmed(Holder()) == 0
+        ours.send(b"x" * 100)
+        assert unconfirmed(Holder()) > 0 or sys.platform != "linux"
+        theirs.recv(100)
+        assert unconfirmed(Holder()) == 0
+    assert unconfirmed(asyncio.BaseTransport()) == 0
 
 
 @pytest.mark.parametrize("how", ["reset", "half-close"])

@@ -472,12 +472,64 @@ async def test_pings_come_and_a_pong_proves_that_the_client_lives():
     async with live_server(FAST) as hub:
         client = await logged_in(hub.port)
         (wire,) = hub.node.of("alice")
-        assert wire.proven_alive_us() == 0
         assert await client.reply(3) == {}
         client.say("{}")
         await hub.node.until(lambda: hub.node.alive == [wire])
-        assert abs(wire.proven_alive_us() - time.time_ns() // 1000) < 2_000_000
+        assert abs(hub.node.proven_us[0] - time.time_ns() // 1000) < 2_000_000
         assert await client.reply(3) == {}
+
+
+PATIENT = Limits(ping_seconds=600, pong_seconds=5, proof_seconds=0.2)
+
+
+@pytest.mark.req("R2")
+async def test_what_is_to_be_reported_is_followed_by_a_ping_and_a_burst_by_one():
+    async with live_server(PATIENT) as hub:
+        client = await logged_in(hub.port)
+        (wire,) = hub.node.of("alice")
+        hub.node.publish("#alice", {"n": 0})
+        for n in range(1, 40):
+            hub.node.publish("#alice", {"n": n}, report_id=f"ntf_{n}")
+        asked_us = time.time_ns() // 1000
+        for n in range(2):
+            assert (await client.reply())["push"]["pub"]["data"] == {"n": n}
+        assert await client.reply() == {}  # behind the first; what came with it needs no ping of its own
+        for n in range(2, 40):
+            assert (await client.reply())["push"]["pub"]["data"] == {"n": n}
+        assert hub.node.alive == []
+        client.say("{}")
+        await hub.node.until(lambda: hub.node.alive == [wire])
+        assert hub.node.proven_us[0] <= asked_us, "a pong proves what was written before its ping, no more"
+        client.say({"id": 2, "rpc": {"method": "echo", "data": 1}})
+        assert (await client.reply())["id"] == 2, "no second ping while nobody asks"
+
+
+@pytest.mark.req("I14")
+async def test_the_next_such_ping_comes_after_a_pause():
+    async with live_server(PATIENT) as hub:
+        client = await logged_in(hub.port)
+        hub.node.publish("#alice", {"n": 1}, report_id="ntf_1")
+        assert "push" in await client.reply()
+        assert await client.reply() == {}
+        client.say("{}")
+        await hub.node.until(lambda: len(hub.node.alive) == 1)
+        hub.node.publish("#alice", {"n": 2}, report_id="ntf_2")
+        hub.node.publish("#alice", {"n": 3}, report_id="ntf_3")
+        client.say({"id": 2, "rpc": {"method": "echo", "data": 1}})
+        assert [next(iter(await client.reply())) for _ in range(3)] == ["push", "push", "id"]
+        assert await client.reply() == {}
+        client.say("{}")
+        await hub.node.until(lambda: len(hub.node.alive) == 2)
+        assert hub.node.proven_us[1] - hub.node.proven_us[0] > 100_000
+
+
+async def test_a_peer_that_does_not_answer_such_a_ping_is_closed():
+    async with live_server(Limits(ping_seconds=600, pong_seconds=0.3)) as hub:
+        client = await logged_in(hub.port)
+        hub.node.publish("#alice", {"n": 1}, report_id="ntf_1")
+        assert "push" in await client.reply()
+        assert await client.reply() == {}
+        assert await client.closed(3) == (3012, "no pong")
 
 
 async def test_a_client_that_sends_no_pong_is_closed():

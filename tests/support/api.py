@@ -22,6 +22,7 @@ from hub.api.openapi import build_openapi
 from hub.config import Settings
 from hub.wiring import Core, Hub, core_of, generator_of, memory_core, migrate_database, open_hub
 from tests.support.clock import FakeClock
+from tests.support.push_service import VAPID_KEY
 
 FIRST_KEY = "the-first-key-of-this-test"
 SECRET = "a token secret that has at least sixty-four bytes, for any hash at all"
@@ -163,6 +164,7 @@ def settings_for(folder: Path, **more: Any) -> Settings:
         public_url=ORIGIN,
         api_key=SecretStr(FIRST_KEY),
         token_secret=SecretStr("".join(SECRET.split())),
+        vapid_private_key=SecretStr(VAPID_KEY),
         partitions=2,
         _env_file=None,
         **more,

@@ -13,6 +13,7 @@ from hub.inbox import MarkRequest
 from hub.ports import Message
 from hub.wiring import Core, Hub, generator_of, memory_core, open_hub
 from tests.support.clock import FakeClock
+from tests.support.push_service import VAPID_KEY
 
 SETTLE_SECONDS = 10.0
 
@@ -76,7 +77,12 @@ def _plain(row: Any) -> dict[str, Any]:
 async def open_house(clock: FakeClock, **overrides: Any) -> AsyncIterator[House]:
     """A house with its generator at work."""
     settings: Settings = load_settings(
-        api_key="test-key-0123456789abcdef", token_secret="0123456789abcdef0123456789abcdef", **overrides
+        **{
+            "api_key": "test-key-0123456789abcdef",
+            "token_secret": "0123456789abcdef0123456789abcdef",
+            "vapid_private_key": VAPID_KEY,
+            **overrides,
+        }
     )
     core = await memory_core(settings, clock)
     work = asyncio.create_task(generator_of(core).run())

@@ -75,6 +75,7 @@ class FakeNode:
         self.wires: dict[Wire, set[str]] = {}
         self.held: dict[Wire, list[Frame]] = {}
         self.alive: list[Wire] = []
+        self.proven_us: list[int] = []  # until when, for each of them
         self.left: list[Wire] = []
         self.calls: list[tuple[str, Any]] = []
         self.changed = asyncio.Event()
@@ -96,7 +97,7 @@ class FakeNode:
                 if held is not None:
                     held.append(frame)
                 else:
-                    wire.push(frame)
+                    _push(wire, frame)
         return frame
 
     def of(self, user_id: str) -> list[Wire]:
@@ -135,7 +136,7 @@ class FakeNode:
 
     def release(self, wire: Wire) -> None:
         for frame in self.held.pop(wire, []):
-            wire.push(frame)
+            _push(wire, frame)
         self.changed.set()
 
     def leave(self, wire: Wire) -> None:
@@ -188,6 +189,14 @@ class FakeNode:
         wire.visible = visible
         self.changed.set()
 
-    def proven_alive(self, wire: Wire) -> None:
+    def proven_alive(self, wire: Wire, until_us: int) -> None:
         self.alive.append(wire)
+        self.proven_us.append(until_us)
         self.changed.set()
+
+
+def _push(wire: Wire, frame: Frame) -> None:
+    """As the real node does it: who got what is to be reported is asked for a proof."""
+    wire.push(frame)
+    if frame.report_id:
+        wire.ask_proof()

@@ -34,7 +34,7 @@ class FakeWire:
         self.frames: list[Frame] = []
         self.gaps: list[str] = []
         self.closed: tuple[int, str] | None = None
-        self.alive_us = 0
+        self.asked = 0  # how often it was asked for a proof
         self.on_push: Callable[[Frame], None] | None = None
         self._news = asyncio.Event()
 
@@ -57,8 +57,8 @@ class FakeWire:
         self.closed = (code, reason)
         self._news.set()
 
-    def proven_alive_us(self) -> int:
-        return self.alive_us
+    def ask_proof(self) -> None:
+        self.asked += 1
 
     def payloads(self, channel: str | None = None) -> list[bytes]:
         return [payload for name, _, _, payload in self.got if channel in (None, name)]

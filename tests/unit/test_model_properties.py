@@ -387,12 +387,13 @@ def naive_plan(event, of, category, user, env):
         wait = {"always": 0, "offline": OFFLINE_GRACE_SECONDS}.get(when)
         wait = of.definition.channels[channel].after_seconds if wait is None else wait
         throttle, digest = of.definition.throttle, of.definition.digest
-        if throttle and not critical and env.recent.get(("alice", of.name), 0) >= throttle.limit:
-            if throttle.then == "drop":
-                continue
-            wait = max(wait, throttle.per_seconds)
-        elif digest and channel in digest.channels and not critical:
+        too_many = throttle and not critical and env.recent.get(("alice", of.name), 0) >= throttle.limit
+        if too_many and throttle.then == "drop":
+            continue
+        if digest and channel in digest.channels and not critical:
             wait = max(wait, digest.window_seconds)
+        elif too_many:
+            wait = max(wait, throttle.per_seconds)
         due = NOW + wait * SECOND
         if not critical:
             due = naive_quiet_end(

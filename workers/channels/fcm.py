@@ -174,7 +174,9 @@ def outcome_of(answer: Answer, now_us: int) -> Outcome:
     if answer.status == 429:
         wait_seconds = QUOTA_SECONDS if wait_seconds is None else wait_seconds
         return RetryAfter(code, detail, wait_seconds, is_providers_fault=False)
-    if own == "THIRD_PARTY_AUTH_ERROR":  # Apple's or a browser's push service refuses the project; Android goes on
+    if (
+        own == "THIRD_PARTY_AUTH_ERROR"
+    ):  # Apple's or a browser's push service refuses the project; Android goes on
         return RetryAfter(code, detail, wait_seconds, is_providers_fault=False)
     if answer.status in (400, 413):
         return GiveUp(code, detail)

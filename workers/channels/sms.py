@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import phonenumbers
 from msgspec import Struct
 
+from hub.model.addresses import is_phone
 from hub.model.outcomes import GiveUp, Outcome
 from hub.model.outgoing import Outgoing, Target
 from hub.model.sms import fit
@@ -83,8 +84,8 @@ class Checked:
 def number_problem(number: str) -> str | None:
     """Why no such number can exist, in a sentence that does not show it; None when it can."""
     try:
-        if not number.startswith("+"):
-            return "The number is not an international one, as in +821012345678."
+        if not is_phone(number):
+            return "The number is not an international one, with a plus and 7 to 15 digits."
         reason = phonenumbers.is_possible_number_with_reason(phonenumbers.parse(number, None))
     except phonenumbers.NumberParseException:
         return "The number has a country code that does not exist, or is no number at all."

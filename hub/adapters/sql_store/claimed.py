@@ -20,6 +20,7 @@ from hub.adapters.sql_store.rows import (
     preferences_of,
     profile_of,
 )
+from hub.adapters.sql_store.suppressions import suppressed_pairs
 from hub.adapters.sql_store.tables import (
     broadcast_marks,
     broadcasts,
@@ -28,7 +29,6 @@ from hub.adapters.sql_store.tables import (
     notifications,
     payloads,
     push_subscriptions,
-    suppressions,
     users,
     watermarks,
 )
@@ -176,12 +176,11 @@ async def _targets(
         if channel in used and (address := getattr(people[user_id].profile, field))
     ]
     if addresses:
-        page = select(suppressions.c.channel, suppressions.c.address).where(
-            db.among(suppressions.c.address, {address for _, _, address in addresses})
+        out = await suppressed_pairs(
+            db, connection, {(channel, address) for _, channel, address in addresses}
         )
-        out = {(row.channel, row.address) for row in await connection.execute(page)}
         for user_id, channel, address in addresses:
-            if (channel.value, address) in out:
+            if (channel, address) in out:
                 suppressed[user_id] = suppressed.get(user_id, frozenset()) | {channel}
             else:
                 targets.setdefault(user_id, {})[channel] = (Target(address, address),)

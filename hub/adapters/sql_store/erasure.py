@@ -34,6 +34,7 @@ from hub.adapters.sql_store.tables import (
     devices,
     log,
     notifications,
+    push_subscriptions,
     slices,
     subscriptions,
     suppressions,
@@ -66,6 +67,7 @@ class Erasure(Part):
             (broadcast_marks, broadcast_marks.c.user_id),
             (watermarks, watermarks.c.user_id),
             (devices, devices.c.user_id),
+            (push_subscriptions, push_subscriptions.c.user_id),
             (users, users.c.id),
         ):
             removed = await connection.execute(delete(table).where(column == user_id))
@@ -168,6 +170,9 @@ class Erasure(Part):
                 (await connection.execute(select(suppressions).where(which))).one_or_none()
                 for which in await self._suppressed(connection, user_id)
             ]
+            browsers = await rows(
+                push_subscriptions, push_subscriptions.c.user_id, push_subscriptions.c.created_at_us
+            )
             marked = await connection.execute(
                 select(broadcasts, broadcast_marks)
                 .join_from(broadcast_marks, broadcasts, broadcasts.c.seq == broadcast_marks.c.seq)
@@ -177,7 +182,7 @@ class Erasure(Part):
             shared = [
                 {**to_builtins(broadcast_of(row)), "marks": to_builtins(marks_of(row))} for row in marked
             ]
-        if found is None and not any((intervals, own, sent, through, lines, shared, phones)):
+        if found is None and not any((intervals, own, sent, through, lines, browsers, shared, phones)):
             return None
         profile = {"id": user_id} if found is None else to_builtins(profile_of(found))
         return {
@@ -218,6 +223,15 @@ class Erasure(Part):
                 }
                 for row in out
                 if row is not None
+            ],
+            "push_subscriptions": [
+                {
+                    "id": row.id,
+                    "endpoint": row.endpoint,
+                    "created_at": rfc3339(row.created_at_us),
+                    "used_at": rfc3339(row.used_at_us),
+                }
+                for row in browsers
             ],
             "log": [to_builtins(log_entry_of(row)) for row in lines],
         }

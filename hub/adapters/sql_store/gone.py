@@ -1,23 +1,40 @@
 """Targets that do not exist any more, within the transaction of the attempt that found out."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Database
-from hub.adapters.sql_store.tables import devices, push_subscriptions, suppressions
-from hub.model.outgoing import Target
+from hub.adapters.sql_store.suppressions import suppress_rows
+from hub.adapters.sql_store.tables import devices, push_subscriptions
 from hub.model.vocabulary import Channel
+from hub.ports import End, Suppression
+
+_REASONS = {"stop": "stop"}  # of a provider's codes; everything else that ends an address is a bounce
 
 
-async def take_out(
-    db: Database, connection: AsyncConnection, channel: Channel, target: Target, reason: str
-) -> None:
-    """Suppress an address; forget a subscription or a device."""
-    if channel in (Channel.EMAIL, Channel.SMS):
-        row = {"channel": channel.value, "address": target.address, "reason": reason, "detail": None}
-        await connection.execute(
-            db.insert(suppressions).values(**row, at_us=db.now_us()).on_conflict_do_nothing()
-        )
+async def take_out(db: Database, connection: AsyncConnection, ends: Sequence[End]) -> None:
+    """Suppress addresses; forget subscriptions and devices."""
+    gone = [(end, target) for end in ends for target in end.gone]
+    if not gone:
         return
-    table = push_subscriptions if channel is Channel.WEB_PUSH else devices
-    await connection.execute(delete(table).where(table.c.id == target.id))
+    addresses = (Channel.EMAIL, Channel.SMS)
+    await suppress_rows(
+        db,
+        connection,
+        [
+            Suppression(
+                end.delivery.channel,
+                target.address,
+                _REASONS.get(end.move.reason, "bounce"),
+                end.detail,
+                end.at_us,
+            )
+            for end, target in gone
+            if end.delivery.channel in addresses
+        ],
+    )
+    for channel, table in ((Channel.WEB_PUSH, push_subscriptions), (Channel.MOBILE_PUSH, devices)):
+        if ids := {target.id for end, target in gone if end.delivery.channel is channel}:
+            await connection.execute(delete(table).where(db.among(table.c.id, ids)))

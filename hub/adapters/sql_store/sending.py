@@ -203,9 +203,7 @@ class Sending(Part):
 
     async def _write_ends(self, connection: AsyncConnection, ends: Sequence[End]) -> None:
         await insert_rows(self._db, connection, attempts, [row for end in ends for row in _attempt_rows(end)])
-        for end in ends:
-            for target in end.gone:
-                await take_out(self._db, connection, end.delivery.channel, target, end.move.reason)
+        await take_out(self._db, connection, ends)
         await self._insert_fallbacks(connection, [end for end in ends if end.fallback is not None])
         await append_log(self._db, connection, [entry for end in ends for entry in end.log])
 

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hub.adapters.sql_store.bulk import Statement
 from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.people_rows import ERASURE_KEY, tombstones_among
+from hub.adapters.sql_store.push_rows import HAS_PUSH, with_push
 from hub.adapters.sql_store.rows import broadcast_of, notification_of, user_of
 from hub.adapters.sql_store.suppressions import HAS_SUPPRESSIONS, with_suppressed
 from hub.adapters.sql_store.tables import broadcasts, notifications, slices
@@ -22,8 +23,9 @@ from hub.model.users import Profile, User
 from hub.ports import Situation, StoredSlice
 
 CATALOG: Final = "catalog_version"
+_ASKED: Final = ", ".join(f"'{name}'" for name in (CATALOG, ERASURE_KEY, HAS_SUPPRESSIONS, HAS_PUSH))
 _SETTINGS: Final = Statement(
-    f"SELECT name, value FROM settings WHERE name IN ('{CATALOG}', '{ERASURE_KEY}', '{HAS_SUPPRESSIONS}')"  # noqa: S608 - names of our own
+    f"SELECT name, value FROM settings WHERE name IN ({_ASKED})"  # noqa: S608 - names of our own
 )
 _SLICES: Final = Statement("SELECT event_id, slice_key FROM slices WHERE event_id {given}")
 _RETRACTIONS: Final = Statement("SELECT event_id FROM retractions WHERE event_id {given}")
@@ -46,6 +48,8 @@ class Situations(Part):
             people = {row[0]: user_of(row) for row in await _USERS.among(self._db, connection, users)}
             if HAS_SUPPRESSIONS in settings:
                 people = await with_suppressed(self._db, connection, people)
+            if HAS_PUSH in settings:
+                people = await with_push(self._db, connection, people)
             if key := settings.get(ERASURE_KEY):
                 erased = await tombstones_among(self._db, connection, bytes.fromhex(key), users)
                 people |= {id_: _erased(people.get(id_), id_, *at) for id_, at in erased.items()}

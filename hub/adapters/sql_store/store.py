@@ -12,6 +12,7 @@ from hub.adapters.sql_store.ledger import Ledger
 from hub.adapters.sql_store.marks import MarkWriter
 from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
+from hub.adapters.sql_store.push_subscriptions import PushSubscriptions
 from hub.adapters.sql_store.receipts import Receipts
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.sending import Sending
@@ -41,6 +42,7 @@ class SqlStore(
     Sending,
     Schema,
     Operations,
+    PushSubscriptions,
 ):
     """`hub.ports.Store` on `sqlite://` (in memory), `sqlite:///path` or `postgresql://…`. Belongs to one event loop.
 

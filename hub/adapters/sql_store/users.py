@@ -21,6 +21,7 @@ from hub.adapters.sql_store.people_rows import (
     settings_among,
     tombstones_among,
 )
+from hub.adapters.sql_store.push_rows import HAS_PUSH, with_push
 from hub.adapters.sql_store.rows import PROFILE_TEXTS, attributes_of, document, preferences_of, profile_of
 from hub.adapters.sql_store.suppressions import HAS_SUPPRESSIONS, with_suppressed
 from hub.adapters.sql_store.tables import subscriptions, users
@@ -41,8 +42,8 @@ class Users(Part):
         self, connection: AsyncConnection, ids: Sequence[str], with_subscriptions: bool
     ) -> dict[str, User]:
         rows = (await connection.execute(select(users).where(self._db.among(users.c.id, ids)))).all()
-        known = await settings_among(connection, ERASURE_KEY, HAS_SUPPRESSIONS)
-        key = known.get(ERASURE_KEY)
+        facts = await settings_among(connection, ERASURE_KEY, HAS_SUPPRESSIONS, HAS_PUSH)
+        key = facts.get(ERASURE_KEY)
         erased = await tombstones_among(self._db, connection, bytes.fromhex(key), ids) if key else {}
         intervals = await self._subscriptions(connection, ids) if with_subscriptions else {}
         loaded: dict[str, User] = {}
@@ -61,9 +62,9 @@ class Users(Part):
                 loaded[user_id] = User(
                     Profile(user_id), tokens_valid_from_us=revoked_us, erased_at_us=erased_at_us
                 )
-        if HAS_SUPPRESSIONS in known:
-            return await with_suppressed(self._db, connection, loaded)
-        return loaded
+        if HAS_SUPPRESSIONS in facts:
+            loaded = await with_suppressed(self._db, connection, loaded)
+        return await with_push(self._db, connection, loaded) if HAS_PUSH in facts else loaded
 
     async def _subscriptions(
         self, connection: AsyncConnection, ids: Sequence[str]

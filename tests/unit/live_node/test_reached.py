@@ -24,8 +24,7 @@ async def publish(bus: LossyBus, *ids: str) -> None:
 
 
 def pong(live: LiveNode, wire: FakeWire, clock: FakeClock) -> None:
-    wire.alive_us = clock.advance(1)
-    live.proven_alive(wire)
+    live.proven_alive(wire, clock.advance(1))
 
 
 async def stored(live: LiveNode, store: LiveStore) -> list[tuple[str, str]]:
@@ -70,13 +69,37 @@ async def test_a_proof_from_before_it_proves_nothing(
 ) -> None:
     wire = FakeWire("alice")
     await connect(live, wire)
-    wire.alive_us = clock.now_us()
+    before_us = clock.now_us()
     clock.advance(1)
     await publish(bus, "ntf_1")
-    live.proven_alive(wire)
+    live.proven_alive(wire, before_us)
     assert await stored(live, store) == []
     pong(live, wire, clock)
     assert await stored(live, store) == [("alice", "ntf_1")]
+
+
+async def test_a_proof_is_asked_for_when_it_is_needed_and_again_for_what_came_meanwhile(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire, hidden = FakeWire("alice"), FakeWire("alice")
+    for one in (wire, hidden):
+        await connect(live, one)
+    await live.rpc(hidden, "presence.set", {"visible": False})
+    await bus.publish([personal_publication("alice", "unflagged")])
+    await settle()
+    assert wire.asked == 0
+    await publish(bus, "ntf_1")
+    assert (wire.asked, hidden.asked) == (1, 0)
+    asked_us = clock.now_us()
+    clock.advance(1)
+    await publish(bus, "ntf_2")
+    asked = wire.asked
+    live.proven_alive(wire, asked_us)
+    assert await stored(live, store) == [("alice", "ntf_1")]
+    assert wire.asked == asked + 1
+    pong(live, wire, clock)
+    assert await stored(live, store) == [("alice", "ntf_1"), ("alice", "ntf_2")]
+    assert wire.asked == asked + 1
 
 
 async def test_what_came_with_the_reply_counts_and_two_wires_report_once(
@@ -87,6 +110,7 @@ async def test_what_came_with_the_reply_counts_and_two_wires_report_once(
     for wire in wires:
         joined, _ = await connect(live, wire, {"#alice": StreamPosition("", 0)})
         assert len(joined.missed) == 1
+        assert wire.asked == 1
     for wire in wires:
         pong(live, wire, clock)
         assert await stored(live, store) == [("alice", "ntf_1")]
