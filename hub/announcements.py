@@ -29,6 +29,7 @@ from hub.ports import (
     LogEntry,
     Position,
     Publication,
+    Published,
     Store,
     StoredSlice,
 )
@@ -88,8 +89,26 @@ class Said(NamedTuple):
     log: Sequence[LogEntry]
 
 
-async def say_together(bus: LiveBus, said: Sequence[Said]) -> list[None]:
-    """Publish what several batches say in one call, with few messages to those who watch the log."""
+def unheard(
+    announcements: Iterable[Announcement], committed: Committed, published: Sequence[Published]
+) -> list[tuple[str, str]]:
+    """(user id, notification id) of what waits to be reached, while nobody listens for its user on any node.
+
+    `published`: what became of `publications` of the same. Of repeats (offset 0) nobody knows who listened.
+    """
+    shown = [one for one in announcements if one.row.id not in committed.left_out]
+    return [
+        (row.user_id, row.id)
+        for (_, row, reports), told in zip(shown, published, strict=True)
+        if reports and told.offset and not told.listeners and isinstance(row, Notification)
+    ]
+
+
+async def say_together(bus: LiveBus, said: Sequence[Said]) -> list[Sequence[Published]]:
+    """Publish what several batches say in one call, with few messages to those who watch the log.
+
+    Returns to each what became of its publications.
+    """
     together = [publication for one in said for publication in one.publications]
     lines: list[LogEntry] = []
     for one in said:
@@ -99,9 +118,12 @@ async def say_together(bus: LiveBus, said: Sequence[Said]) -> list[None]:
         lines += one.log
     if lines:
         together.append(log_publication(lines))
-    if together:
-        await bus.publish(together)
-    return [None] * len(said)
+    rest = await bus.publish(together) if together else []
+    told: list[Sequence[Published]] = []
+    for one in said:
+        told.append(rest[: len(one.publications)])
+        rest = rest[len(one.publications) :]
+    return told
 
 
 class Retractions:

@@ -4,14 +4,15 @@ Reads what planning needs in few queries (users, retractions, slices planned bef
 the ledger's sums. An event that cannot be planned raises here; the generator decides when to set it aside.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from hub.announcements import Announcement, announced_again, awaits_reach
+from hub.looks import Look, Question
 from hub.model.events import (
     BroadcastAudience,
     Event,
@@ -30,14 +31,15 @@ from hub.ports import (
     Batch,
     Lease,
     LogEntry,
+    Payload,
     PlannedSlice,
     Position,
     QueuedSlice,
     ScheduledPart,
-    Situation,
     Store,
 )
 from hub.records import in_app_rule, log_acceptance, log_planned, record_of, reject_unreadable
+from hub.timing import Pace, is_paced, look_at_timing
 
 BATCH_SLICES: Final = 500
 BATCH_NOTIFICATIONS: Final = 2_000  # the lease's row is locked while they are written; a slice is never split
@@ -92,29 +94,6 @@ class _Queued(msgspec.Struct, frozen=True):
     key: str
 
 
-class Question(NamedTuple):
-    """What is looked up for a batch: events' ids by the keys of their slices, and users."""
-
-    parts: Mapping[str, Sequence[str]]
-    users: Sequence[str]
-
-
-Look = Callable[[Question], Awaitable[Situation]]
-
-
-async def look_together(store: Store, questions: Sequence[Question]) -> list[Situation]:
-    """One look for several batches: to each what it asked for."""
-    parts: dict[str, list[str]] = {}
-    for question in questions:
-        for key, ids in question.parts.items():
-            parts.setdefault(key, []).extend(ids)
-    found = await store.situation(parts, sorted({id_ for question in questions for id_ in question.users}))
-    return [
-        replace(found, users={id_: found.users[id_] for id_ in question.users if id_ in found.users})
-        for question in questions
-    ]
-
-
 class Planner:
     """Prepares the batches of one partition."""
 
@@ -143,7 +122,9 @@ class Planner:
         known, retracted = situation.planned, situation.retracted
         zones = await self._zones(readable.values())
         catalog = await self._catalog.at(situation.catalog_version)
-        work = _Work(self._rules, self._partition, situation.users, catalog, prepared, now_us)
+        parts = (item.part for item in readable.values())
+        pace = Pace(await look_at_timing(self._store, parts, catalog.types, now_us))
+        work = _Work(self._rules, self._partition, situation.users, catalog, prepared, now_us, pace)
         seen: set[tuple[str, str]] = set()
         until = perf_counter() + work_seconds
         for taken, one in enumerate(slices, 1):
@@ -165,6 +146,7 @@ class Planner:
             prepared.taken = taken
             if perf_counter() > until or len(prepared.batch.notifications) >= BATCH_NOTIFICATIONS:
                 break
+        pace.settle(prepared.batch)
         last = slices[prepared.taken - 1].position
         prepared.batch.lease = _moved(work.lease(lease), last)
         stopped = prepared.taken < len(slices)  # then the next look need not reach so far
@@ -248,6 +230,7 @@ class _Work:
         catalog: Catalog,
         prepared: Prepared,
         now_us: int,
+        pace: Pace,
     ) -> None:
         self._rules = rules
         self._partition = partition
@@ -255,6 +238,7 @@ class _Work:
         self._catalog = catalog
         self._prepared = prepared
         self._now_us = now_us
+        self._pace = pace
         self._batch = prepared.batch
         self._clock_us = prepared.batch.lease.clock_us
         self._broadcast_seq = prepared.batch.lease.broadcast_seq
@@ -264,6 +248,8 @@ class _Work:
             available=rules.available,
             default_timezone=rules.default_timezone,
             actors={user_id: user.profile for user_id, user in users.items()},
+            recent=pace.recent,
+            digests=pace.digests,
             memo=Memo(),
         )
 
@@ -287,18 +273,23 @@ class _Work:
         in_app = deliveries = 0
         kind = self._type(event)
         category = self._category(kind)
+        paced = is_paced(kind)
         for named in item.part.users:
             user = self._user(event, named)
             planned = plan(event, kind, category, user, named, self._at_next_moment(), item.key)
             notification = planned.notification
             self._batch.notifications.append(notification)
             self._batch.deliveries.extend(planned.deliveries)
+            if paced:
+                self._pace.note(self._batch, planned)
             self._batch.log.append(log_planned(self._now_us, notification, planned))
             deliveries += len(planned.deliveries)
             if notification.in_app:
                 in_app += 1
                 reports = awaits_reach(planned.deliveries)
                 self._prepared.announcements.append(Announcement(item.position, notification, reports))
+        if deliveries:
+            self._keep(item)
         recipients = len(item.part.users)
         self._close(
             item, PlannedSlice(event.id, item.key, recipients, in_app, recipients - in_app, 0, deliveries)
@@ -328,6 +319,8 @@ class _Work:
         )
         if row.in_app:
             self._prepared.announcements.append(Announcement(item.position, row))
+        if any(r.verdict in ("use", "hold") and r.channel is not Channel.IN_APP for r in row.reasons):
+            self._keep(item)
         in_app = int(row.in_app)
         self._close(item, PlannedSlice(event.id, item.key, 1, in_app, 1 - in_app, expansion=refused))
 
@@ -357,6 +350,11 @@ class _Work:
         event = item.part.event
         self._batch.slices.append(row)
         self._batch.events.append(record_of(event, self._type(event).definition.category))
+
+    def _keep(self, item: _Queued) -> None:
+        """Keep the event: addressed channels render it when they send."""
+        event = item.part.event
+        self._batch.payloads.append(Payload(event.id, item.key, encode_slice(Slice(event=event))))
 
     def _log_acceptance(self, item: _Queued) -> None:
         self._batch.log += log_acceptance(item.part)

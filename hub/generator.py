@@ -13,19 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from hub.announcements import Announcement, Retractions, Said, publications, say_together
-from hub.batches import (
-    BATCH_SLICES,
-    CatalogSource,
-    Planner,
-    PlanningRules,
-    Prepared,
-    Question,
-    look_together,
-)
+from hub.announcements import Announcement, Retractions, Said, publications, say_together, unheard
+from hub.batches import BATCH_SLICES, CatalogSource, Planner, PlanningRules, Prepared
 from hub.errors import BusUnavailable, LeaseLost, QueueUnavailable, StoreUnavailable
 from hub.inbox import Inbox
 from hub.leases import LeaseKeeper
+from hub.looks import Question, look_together
+from hub.model.planning import OFFLINE_GRACE_SECONDS
 from hub.model.vocabulary import LANE
 from hub.ports import (
     Clock,
@@ -34,6 +28,7 @@ from hub.ports import (
     Lease,
     LiveBus,
     Position,
+    Published,
     QueuedSlice,
     Situation,
     Store,
@@ -43,6 +38,7 @@ from hub.rounds import Joint, Rounds
 WAIT_SECONDS: Final = 1.0
 TRIM_SECONDS: Final = 0.1
 TRIES: Final = 3
+DOUBT_US: Final = 10_000_000  # after the bus was away nodes may still be coming back to it
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +80,8 @@ class Generator:
         self._rounds = Rounds(self._read)
         self._looks = Joint(self._look, StoreUnavailable)
         self._says = Joint(self._say, BusUnavailable)
-        self._trimmer = Trimmer(queue, self._tell_retracted)
+        self._trimmer = Trimmer(queue, self._tell_retracted, self._bring_forward)
+        self._bus_away_at_us: int | None = None
         names = [*(str(number) for number in range(rules.partitions)), LANE]
         self.keeper = LeaseKeeper(store, owner, "generator", names, self.work)
 
@@ -119,8 +116,12 @@ class Generator:
     async def _look(self, questions: Sequence[Question]) -> Sequence[Situation]:
         return await look_together(self._store, questions)
 
-    async def _say(self, said: Sequence[Said]) -> Sequence[None]:
-        return await say_together(self._bus, said)
+    async def _say(self, said: Sequence[Said]) -> Sequence[Sequence[Published]]:
+        try:
+            return await say_together(self._bus, said)
+        except BusUnavailable:
+            self._bus_away_at_us = self._clock.now_us()
+            raise
 
     async def _run_batch(
         self, planner: Planner, lease: Lease, slices: Sequence[QueuedSlice]
@@ -167,10 +168,23 @@ class Generator:
         batch = prepared.batch
         announced = publications(prepared.announcements, committed)
         if announced or batch.log:
-            await _persist(self._says.ask, Said(announced, batch.log))
+            published = await _persist(self._says.ask, Said(announced, batch.log))
+            if not self._is_in_doubt():
+                alone = unheard(prepared.announcements, committed, published)
+                self._trimmer.unheard(batch.lease.name, alone)
         if committed.collapsed and (taken_back := await self._retractions.publications(committed)):
             await _persist(self._bus.publish, taken_back)
         self._count(prepared, len(announced) + bool(batch.log))
+
+    def _is_in_doubt(self) -> bool:
+        """Whether nodes may be there that do not listen."""
+        away_at_us = self._bus_away_at_us
+        return away_at_us is not None and abs(self._clock.now_us() - away_at_us) < DOUBT_US
+
+    async def _bring_forward(self, notifications: Sequence[tuple[str, str]]) -> None:
+        """Nobody is connected whom these could reach: what waits for that need not wait."""
+        grace_us = OFFLINE_GRACE_SECONDS * 1_000_000
+        await self._store.bring_forward(notifications, grace_us, self._clock.now_us())
 
     async def _tell_retracted(self, announcements: Sequence[Announcement]) -> None:
         """Tell again what was retracted after its commit and told before its announcement."""
@@ -189,16 +203,18 @@ class Generator:
 
 @dataclass(slots=True)
 class _End:
-    """Where a partition's batches ended, and what they announced."""
+    """Where a partition's batches ended, what they announced, and what of it nobody heard (user id, notification id)."""
 
     announced: list[Announcement] = field(default_factory=list)
+    unheard: list[tuple[str, str]] = field(default_factory=list)
     through: Position | None = None
 
 
 class Trimmer:
-    """Ends batches beside the work: tells what was retracted meanwhile, then trims the streams; for all partitions at once.
+    """Ends batches beside the work: brings forward what nobody heard, tells what was retracted meanwhile, then trims the
+    streams; for all partitions at once.
 
-    Both are round trips, one with an fsync, and no batch shall wait for them. What is not trimmed yet when a process dies
+    These are round trips, one with an fsync, and no batch shall wait for them. What is not trimmed yet when a process dies
     is read again, found planned and announced again, and this comes after it again.
     """
 
@@ -206,15 +222,22 @@ class Trimmer:
         self,
         queue: EventQueue,
         tell_retracted: Callable[[Sequence[Announcement]], Coroutine[Any, Any, None]],
+        bring_forward: Callable[[Sequence[tuple[str, str]]], Coroutine[Any, Any, None]],
     ) -> None:
         self._queue = queue
         self._tell_retracted = tell_retracted
+        self._bring_forward = bring_forward
         self._ends: dict[str, _End] = {}
         self._task: asyncio.Task[None] | None = None
 
     def announced(self, partition: str, announcements: Sequence[Announcement]) -> None:
         """These went out: whether one of them was retracted before is to be looked at."""
         self._ends.setdefault(partition, _End()).announced += announcements
+
+    def unheard(self, partition: str, notifications: Sequence[tuple[str, str]]) -> None:
+        """Nobody was there for these: deliveries that wait for somebody are brought forward."""
+        if notifications:
+            self._ends.setdefault(partition, _End()).unheard += notifications
 
     def done_through(self, partition: str, position: Position) -> None:
         """Everything up to here was announced: it is trimmed within `TRIM_SECONDS`, if Redis is there."""
@@ -233,6 +256,10 @@ class Trimmer:
 
     async def _end_batches(self, ends: Mapping[str, _End]) -> None:
         through = [(name, end, end.through) for name, end in ends.items() if end.through is not None]
+        for _, end, _ in through:
+            unheard, end.unheard = end.unheard, []  # taken first: a hint that is lost costs a few seconds
+            if unheard:
+                await self._bring_forward(unheard)
         counts = [len(end.announced) for _, end, _ in through]
         await self._tell_retracted([row for _, end, _ in through for row in end.announced])
         for (_, end, _), count in zip(through, counts, strict=True):

@@ -95,14 +95,11 @@ class SmsReceipts:
         if not 0 < len(reference) <= 128:
             return
         for wait_seconds in (*self._patience_seconds, None):
-            if await self._store.settle(provider, reference, state, code, self._clock.now_us()):
-                return
-            # Of a message that is known this is old news; one that is unknown may be on its way into the store.
-            if (
-                state == "sent"
-                or wait_seconds is None
-                or await self._store.has_reference(provider, reference)
-            ):
+            # Asked before it is moved: of a message that was known this is old news, one that was not may be on its way
+            # into the store right now.
+            known = await self._store.has_reference(provider, reference)
+            moved = await self._store.settle(provider, reference, state, code, self._clock.now_us())
+            if moved or known or state == "sent" or wait_seconds is None:
                 return
             await asyncio.sleep(wait_seconds)
 

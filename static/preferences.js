@@ -2,6 +2,7 @@
 // undone, and said in words.
 
 import { Problem, call, root } from './api.js';
+import { begin as beginBrowsers } from './browsers.js';
 import { byId, foreign, isId, make } from './dom.js';
 import { drawGrid } from './grid.js';
 import { offerSignIn } from './session.js';
@@ -182,6 +183,7 @@ async function begin() {
     await settings.load();
     draw();
     byId('all').hidden = false;
+    if (byId('push')) await beginBrowsers();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     failed.textContent = error.message;

@@ -9,6 +9,7 @@ database_url      both of them, one after the other
 clock             a clock that the test moves
 free_port         a TCP port on the loopback
 chromium          the path of a Chromium, for Playwright's `executable_path`
+firefox           the path of a Firefox
 node              the path of Node; the SDK under test is installed in tests/e2e/js
 """
 
@@ -28,7 +29,7 @@ from redis.asyncio import Redis
 from hub import supervisor
 from hub.adapters.embedded_valkey import EmbeddedValkey
 from hub.adapters.sql_store import migrate
-from tests.support.browser import find_chromium
+from tests.support.browser import find_chromium, find_firefox
 from tests.support.clock import FakeClock
 from tests.support.postgres import PostgresServer
 from tests.support.redis_keys import stray_keys
@@ -146,6 +147,11 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     return find_chromium() or pytest.skip("no Chromium; set CLARION_TEST_CHROMIUM or install one")
+
+
+@pytest.fixture(scope="session")
+def firefox() -> str:
+    return find_firefox() or pytest.skip("no Firefox; set CLARION_TEST_FIREFOX or install one")
 
 
 @pytest.fixture(scope="session")

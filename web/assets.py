@@ -29,6 +29,10 @@ TYPES: Final = {
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 ASK_AGAIN: Final = "no-cache"
 
+SHARED: Final = frozenset({"push.js", "push-client.js"})
+FOR_ANY_SITE: Final = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
+"""What pages and service workers of other sites load; there is nothing in these files that is anybody's."""
+
 _VERSIONED: Final = re.compile(r"v-([0-9a-f]{16})/(.+)")
 
 
@@ -63,7 +67,7 @@ class Assets:
         asset = self._found.get(name)
         if asset is None:
             raise not_found("This file")
-        headers = {"etag": asset.etag, "cache-control": caching}
+        headers = {"etag": asset.etag, "cache-control": caching, **(FOR_ANY_SITE if name in SHARED else {})}
         if is_known(request.headers.get("if-none-match"), asset.etag):
             return Response(None, 304, headers)
         return Response(asset.body, 200, {**headers, "content-type": asset.media_type})

@@ -65,5 +65,13 @@ def policy(public: PublicUrl) -> str:
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         f"connect-src 'self' {sockets}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
+        "require-trusted-types-for 'script'; trusted-types clarion-worker"
+    )
+
+
+def worker_policy(public: PublicUrl) -> str:
+    """The policy of our service worker: its one import, and receipts to the public address."""
+    return (
+        f"default-src 'none'; script-src 'self'; connect-src 'self' {public.origin}; "
+        "base-uri 'none'; frame-ancestors 'none'"
     )

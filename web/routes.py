@@ -26,12 +26,14 @@ from hub.model.events import Id
 from hub.model.vocabulary import is_id
 from hub.wiring import Hub
 from web.assets import Assets
-from web.pages import Pages
+from web.pages import Pages, worker_policy
 from web.session import enter, is_guess, to_dashboard, visitor
 
 STATIC: Final = Path(__file__).parent.parent / "static"
 WATCH_SECONDS: Final = 300
 WATCH_PATH: Final = "/dashboard/watch"
+WORKER_PATH: Final = "/push-worker.js"
+WORKER: Final = "importScripts('static/push.js');\n"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -64,6 +66,7 @@ def page_routes(hub: Hub) -> list[BaseRoute]:
         Route("/dashboard", site.shown("/dashboard", site.dashboard)),
         Route("/preferences", site.shown("/preferences", site.preferences)),
         Route(WATCH_PATH, site.watch, methods=["POST"]),
+        Route(WORKER_PATH, site.push_worker),
         Route("/static/{path:path}", assets.serve),
     ]
 
@@ -158,6 +161,15 @@ class Site:
             operator=identity.operator,
             default_timezone=self._hub.settings.timezone,
         )
+
+    async def push_worker(self, request: Request) -> Response:
+        """GET /push-worker.js: our own pages' service worker, at the top, so that all pages are in its scope."""
+        request.state.route = WORKER_PATH
+        headers = {
+            "content-security-policy": worker_policy(self._hub.settings.public),
+            "cache-control": "no-cache",
+        }
+        return Response(WORKER, 200, headers, "text/javascript; charset=utf-8")
 
     async def watch(self, request: Request) -> Response:
         """POST /dashboard/watch: a short-lived token of a user, for operators' own pages. Raises `ClarionError`."""

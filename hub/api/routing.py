@@ -223,7 +223,7 @@ def check_media_type(kind: BodyKind, headers: Mapping[bytes, bytes]) -> None:
             400, "malformed_request", "The body must not be compressed; leave Content-Encoding out."
         )
     said = headers.get(b"content-type")
-    if said == b"application/json":  # which every kind takes
+    if said == b"application/json" and kind != "form":  # which every other kind takes
         return
     media_type = media_type_of(said)
     if media_type in _MEDIA[kind] or media_type.endswith("+json"):

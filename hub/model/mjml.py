@@ -13,10 +13,10 @@ import mrml
 from hub.errors import TemplateError
 from hub.model.template_filters import TEXT_LIMIT
 
-TAG_LIMIT: Final = (
-    500  # of any kind, so that none can hide another: nested some thousands deep, they end the process
-)
-_JINJA: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+# Of any kind, so that none can hide another: nested some thousands deep, they exhaust the stack and end the process.
+TAG_LIMIT: Final = 500
+_OPENING: Final = re.compile(r"\{\{|\{%|\{#")
+_CLOSING: Final = {"{{": "}}", "{%": "%}", "{#": "#}"}
 _TAG: Final = re.compile(r"<[A-Za-z]")
 _KEPT: Final = "jinja{}kept"
 _KEPT_PLACE: Final = re.compile(r"jinja([0-9]+)kept")
@@ -32,15 +32,9 @@ class CompiledMjml(NamedTuple):
 @lru_cache(maxsize=256)
 def compile_mjml(source: str) -> CompiledMjml:
     """MJML with Jinja in it as HTML with Jinja in it. Raises `TemplateError` with a sentence."""
-    kept: list[str] = []
-
-    def keep(found: re.Match[str]) -> str:
-        kept.append(found[0])
-        return _KEPT.format(len(kept) - 1)
-
     if _KEPT_PLACE.search(source):
         raise TemplateError("MJML cannot hold words such as jinja0kept.")
-    plain = _JINJA.sub(keep, source)
+    plain, kept = _set_aside(source)
     if len(_TAG.findall(plain)) > TAG_LIMIT:
         raise TemplateError(f"MJML may have {TAG_LIMIT} elements, those of HTML included.")
     try:
@@ -53,3 +47,18 @@ def compile_mjml(source: str) -> CompiledMjml:
             f"The HTML of this MJML has {len(html)} characters; at most {TEXT_LIMIT} can be sent."
         )
     return CompiledMjml(html, bool((compiled.preview or "").strip()))
+
+
+def _set_aside(source: str) -> tuple[str, list[str]]:
+    """The source with a word in the place of everything that Jinja reads, and what stood there."""
+    parts: list[str] = []
+    kept: list[str] = []
+    place = 0
+    while found := _OPENING.search(source, place):
+        end = source.find(_CLOSING[found[0]], found.end())
+        if end < 0:
+            raise TemplateError(f"What begins with {found[0]} does not end.")
+        parts += [source[place : found.start()], _KEPT.format(len(kept))]
+        place = end + 2
+        kept.append(source[found.start() : place])
+    return "".join([*parts, source[place:]]), kept

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from hub.model.deliveries import Delivery
+from hub.model.digests import DigestId, OpenDigest
 from hub.model.events import NamedUser
 from hub.model.notifications import Broadcast, Marks, Notification
 from hub.model.users import Preferences, User
@@ -83,6 +84,21 @@ class ScheduledPart:
     raw: bytes  # the encoded schedule slice, its audience narrowed to this part
 
 
+class Payload(Struct, frozen=True):
+    """The whole event of a slice, kept because addressed channels render their texts when they are sent."""
+
+    event_id: str
+    slice_key: str
+    raw: bytes  # an encoded slice without users
+
+
+class DigestMove(Struct, frozen=True):
+    """All that waits in a digest is due at another moment."""
+
+    id: DigestId
+    due_at_us: int
+
+
 @dataclass(slots=True)
 class Batch:
     """What one generator transaction writes. Everything or nothing."""
@@ -94,6 +110,8 @@ class Batch:
     notifications: list[Notification] = field(default_factory=list)
     broadcasts: list[Broadcast] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
+    payloads: list[Payload] = field(default_factory=list)
+    digests: list[DigestMove] = field(default_factory=list)  # of what was stored before
     scheduled: list[ScheduledPart] = field(default_factory=list)
     log: list[LogEntry] = field(default_factory=list)
 
@@ -127,6 +145,17 @@ class Situation:
     retracted: frozenset[str]
     users: Mapping[str, User]  # those that are known
     catalog_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What digests and throttles of some users look at, as it stood at one look.
+
+    `recent`: by user and type, how many notifications the type's throttle let through in its time.
+    """
+
+    digests: Mapping[DigestId, OpenDigest] = field(default_factory=dict)
+    recent: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from hub.ports.rows import (
     ScheduledPart,
     Situation,
     StoredSlice,
+    Timing,
     Unread,
     UserMerge,
 )
@@ -65,6 +66,27 @@ class PlanStore(Protocol):
         """What is known of these events' slices (event ids by slice key) and of these users: a few statements."""
         ...
 
+    async def timing(
+        self,
+        digesting: Sequence[str],
+        sent_since_us: int | None,
+        throttled: Sequence[str],
+        since_us: Mapping[str, int],
+    ) -> Timing:
+        """What waits in digests of the users `digesting`; how many notifications of types the users `throttled` got since
+        a moment of each type's own. One statement each, none when no users are given.
+
+        `sent_since_us`: digests of the same keys that went out since then are told too; None: nobody wants to know.
+        """
+        ...
+
+    async def bring_forward(
+        self, notifications: Sequence[tuple[str, str]], grace_us: int, now_us: int
+    ) -> None:
+        """(user id, notification id): nobody is there, so deliveries that wait for them to be reached, and for nothing else
+        (no digest, no quiet hours: due within the grace after they were made), are due now."""
+        ...
+
     async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
         """Those of the events whose slice with this key is planned already, with what was planned in it."""
         ...
@@ -78,6 +100,7 @@ class PlanStore(Protocol):
 
         Log rows add to the minute counters (type, channel, state, provider) in the same transaction. Collapse keys
         replace older rows of the same user (or, for broadcasts, older broadcasts with the same key and audience).
+        `digests` moves what is held already, except what would expire before: that digest is due before it does.
         """
         ...
 
@@ -191,7 +214,10 @@ class InboxStore(Protocol):
     async def mark_ids(
         self, user_id: str, mark: Mark, addressed: Sequence[str], broadcasts: Sequence[Broadcast], now_us: int
     ) -> list[str]:
-        """Mark rows; returns the ids that changed. `read` implies `seen`. Cancels held deliveries (`seen`), writes log."""
+        """Mark rows; returns the ids that changed. `read` implies `seen`. Writes log.
+
+        Deliveries that wait (held, queued, or for their next attempt) on condition that it is not seen are cancelled.
+        """
         ...
 
     async def mark_all(
@@ -201,7 +227,7 @@ class InboxStore(Protocol):
         ...
 
     async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> None:
-        """(user id, notification id, written_at_us): cancels held `offline` deliveries; log `reached` once."""
+        """(user id, notification id, written_at_us): cancels waiting `offline` deliveries; log `reached` once."""
         ...
 
     async def top_broadcast_seq(self) -> int:

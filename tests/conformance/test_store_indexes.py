@@ -6,17 +6,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event, text
 
 from hub.adapters.sql_store import SqlStore
+from hub.adapters.sql_store.timing import move_digests
+from hub.model.digests import DigestId
 from hub.model.vocabulary import Channel
-from hub.ports import InboxQuery, LogQuery, ScheduledPart
+from hub.ports import DigestMove, InboxQuery, LogQuery, ScheduledPart
 from tests.support.stores import NOW_US, Partition
 
-EVENTS, USERS = 3_000, 60
+EVENTS, USERS = 6_000, 60
+MOVES = [DigestMove(DigestId(f"user-{number}", Channel.EMAIL, "k"), NOW_US) for number in (1, 2)]
 OLDER = (NOW_US + EVENTS // 2, "z")
 WAITING = (
-    "SELECT id FROM deliveries WHERE state = '{}' AND due_at_us <= {} AND state IN ('held', 'queued', 'failed')"
+    "SELECT id FROM deliveries WHERE channel = 'email' AND state = '{}' AND due_at_us <= {}"
+    " AND state IN ('held', 'queued', 'failed')"
     " ORDER BY due_at_us LIMIT 100"
 )
 
@@ -62,6 +67,31 @@ QUESTIONS: dict[str, tuple[Callable[[SqlStore], Awaitable[Any]], str, str]] = {
         "deliveries",
         "deliveries_due",
     ),
+    "open digests": (
+        lambda store: store.timing(["user-1", "user-2"], None, [], {}),
+        "deliveries",
+        "deliveries_digest",
+    ),
+    "digests that went out": (
+        lambda store: store.timing(["user-1", "user-2"], NOW_US, [], {}),
+        "deliveries",
+        "deliveries_digested",
+    ),
+    "throttles": (
+        lambda store: store.timing([], None, ["user-1", "user-2"], {"order.paid": NOW_US + EVENTS - 100}),
+        "deliveries",
+        "deliveries_throttle",
+    ),
+    "a digest that moves": (
+        lambda store: store._db.write(lambda connection: move_digests(store._db, connection, MOVES)),
+        "deliveries",
+        "deliveries_digest",
+    ),
+    "nobody is there": (
+        lambda store: store.bring_forward([("user-1", "ntf_1"), ("user-2", "ntf_2")], 5, NOW_US),
+        "deliveries",
+        "deliveries_notification",
+    ),
 }
 
 
@@ -82,6 +112,10 @@ async def _fill(store: SqlStore, partition: Partition) -> None:
         state = "read_at_us" if number % 9 else "expires_at_us"
         more: dict[str, Any] = {state: NOW_US + 9_000_000_000}
         partition.add(batch, f"evt_{number}", [f"user-{number % USERS}"], channels=[Channel.EMAIL], **more)
+        if number % 7 == 0:  # some wait in digests, some went out with one, some count against a throttle
+            key, state = f"{'k' * (number % 2)}-{number % 5}", ("held", "sent")[number % 3 == 0]
+            own = replace(batch.deliveries[-1], digest_key=key, state=state, throttled=number % 4 > 0)
+            batch.deliveries[-1] = own
     batch.scheduled = [
         ScheduledPart(f"evt_{number}", "", NOW_US + number * 1000, b"-") for number in range(EVENTS)
     ]
@@ -97,8 +131,8 @@ async def _sent(
     sent: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        if re.search(rf"FROM {table}\b", statement):
-            sent.append((statement, parameters))
+        if re.search(rf"(FROM|JOIN|UPDATE) {table}\b", statement):
+            sent.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
 
     for engine in store._db.engines:
         event.listen(engine, "before_cursor_execute", note)

@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event
 
 from hub.adapters.sql_store import SqlStore
+from hub.model.digests import DigestId
 from hub.model.vocabulary import Channel
-from hub.ports import Batch
-from tests.support.stores import Partition
+from hub.ports import Batch, DigestMove, Payload
+from tests.support.stores import NOW_US, Partition
 
 
 @contextmanager
@@ -52,6 +54,37 @@ async def test_the_statements_of_a_batch_do_not_grow_with_it(
     assert len(sent[0]) < 40
     assert sent[0] == sent[1] == sent[2]
     assert await store.ledger() == []
+
+
+@pytest.mark.req("R25")
+async def test_digests_and_throttles_cost_a_few_statements_and_only_where_there_are_any(
+    store: SqlStore, partition: Partition
+) -> None:
+    sent = []
+    for size in (1, 300):
+        users = [f"user-{size}-{number}" for number in range(size)]
+        batch = partition.batch()
+        for user_id in users:
+            partition.add(batch, f"evt_{user_id}", [user_id], channels=[Channel.EMAIL])
+            held = replace(batch.deliveries[-1], digest_key="k", throttled=True)
+            batch.deliveries[-1] = held
+            batch.payloads.append(Payload(held.event_id, "0", b"-"))
+            batch.digests.append(DigestMove(DigestId(user_id, Channel.EMAIL, "k"), NOW_US))
+        pairs = [(row.user_id, row.id) for row in batch.notifications]
+        with watched(store) as statements:
+            await partition.commit(batch)
+            await store.timing(users, NOW_US, users, {"order.paid": 0, "other": 1})
+            await store.bring_forward(pairs, 5, NOW_US)
+        sent.append([statement.split(" VALUES ")[0][:60] for statement in statements])
+    assert sent[0] == sent[1]
+    with watched(store) as statements:
+        await store.timing([], None, [], {})
+        await store.bring_forward([], 5, NOW_US)
+    assert statements == []
+    batch = fill(partition, "plain", 5, 1)
+    with watched(store) as statements:
+        await partition.commit(batch)
+    assert not [one for one in statements if "payloads" in one or "given_rows" in one]
 
 
 @pytest.mark.req("R25")

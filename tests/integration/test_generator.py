@@ -587,7 +587,7 @@ async def test_deliveries_are_planned_with_their_reasons(mailing: Workshop) -> N
         assert (sums["recipients"], sums["in_app"], sums["deliveries"]) == (2, 2, 1)
     assert found == {
         "always": ("alice", "queued", "always", 0, (Channel.SMS,)),
-        "offline": ("alice", "held", "offline", 30, (Channel.SMS,)),
+        "offline": ("alice", "held", "offline", 0, (Channel.SMS,)),  # nobody is connected, so no grace
         "unseen": ("alice", "held", "unseen", 600, (Channel.SMS,)),
     }
     planned = await mailing.store.explain("alice", events["offline"])

@@ -2,10 +2,12 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 
 import pytest
+import trustme
 
 from hub.model.outcomes import GiveUp, Outcome, RetryAfter, Sent, Unclear
 from hub.model.outgoing import Target
@@ -167,6 +169,19 @@ async def test_a_server_without_tls_where_tls_is_due(gateway: SmsGateway) -> Non
     assert isinstance(said, RetryAfter)
     assert gateway.requests == []
     await provider.close()
+
+
+async def test_a_certificate_that_nobody_vouches_for_gets_no_secret() -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    async with SmsGateway(tls=tls) as gateway:
+        url = parse_provider(Channel.SMS, f"twilio://AC1:t@127.0.0.1:{gateway.port}?from={FROM}")
+        [provider] = sms_sender([url], PUBLIC, FakeClock()).providers
+        said = await provider.send(Sms("x"), ALICE)
+        assert isinstance(said, RetryAfter)
+        assert (said.code, said.is_providers_fault) == ("tls", True)
+        assert gateway.requests == []
+        await provider.close()
 
 
 async def test_wrong_credentials_are_the_providers_fault(gateway: SmsGateway) -> None:

@@ -1,7 +1,7 @@
-"""Finds the Chromium that the end-to-end tests drive; `--install` brings one where that needs no questions.
+"""Finds the browsers that the end-to-end tests drive; `--install` brings them where that needs no questions.
 
-Order: CLARION_TEST_CHROMIUM, what is on PATH, what Playwright has downloaded before, and,
-as root on Debian, apt.
+Chromium: CLARION_TEST_CHROMIUM, what is on PATH, what Playwright has downloaded before, and, as root on Debian, apt.
+Firefox: CLARION_TEST_FIREFOX, what is on PATH, apt.
 """
 
 import os
@@ -18,6 +18,7 @@ NAMES = (
     "chrome",
     "chromium-headless-shell",
 )
+FIREFOX_NAMES = ("firefox-esr", "firefox")
 
 
 def _downloaded() -> str | None:
@@ -47,13 +48,20 @@ def find_chromium() -> str | None:
     return _downloaded()
 
 
-def _apt_install() -> bool:
+def find_firefox() -> str | None:
+    """The path of a Firefox that runs with profiles of its own, or None."""
+    if named := os.environ.get("CLARION_TEST_FIREFOX"):
+        return named
+    return next((path for name in FIREFOX_NAMES if (path := shutil.which(name))), None)
+
+
+def _apt_install(*packages: str) -> bool:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "-qq", "update"],
-        ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "chromium"],
+        ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *packages],
     ):
         done = subprocess.run(
             command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=300, check=False
@@ -62,13 +70,14 @@ def _apt_install() -> bool:
 
 
 def main() -> None:
-    if find_chromium():
-        return
-    if "--install" in sys.argv:
-        print("browser: no Chromium here, trying apt", file=sys.stderr)
-        _apt_install()
-    if not find_chromium():
-        print("browser: no Chromium; its tests will be skipped (and fail under CI=true)", file=sys.stderr)
+    wanted = {"Chromium": (find_chromium, "chromium"), "Firefox": (find_firefox, "firefox-esr")}
+    missing = {name: package for name, (find, package) in wanted.items() if not find()}
+    if missing and "--install" in sys.argv:
+        print(f"browser: no {' and no '.join(missing)} here, trying apt", file=sys.stderr)
+        _apt_install(*missing.values())
+    for name in missing:
+        if not wanted[name][0]():
+            print(f"browser: no {name}; its tests will be skipped (and fail under CI=true)", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ _SAMPLE = re.compile(r'^clarion_connections\{process="([^"]+)",transport="\w+"\}
 class Machine:
     """A running `clarion up`. Every call goes through a connection of its own, so to whichever node the system takes."""
 
-    def __init__(self, folder: Path, *args: str) -> None:
+    def __init__(self, folder: Path, *args: str, **settings: str) -> None:
+        """`settings`: further ones, by the names of their variables."""
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -37,6 +38,7 @@ class Machine:
             "CLARION_DATA_DIR": str(folder / "data"),
             "CLARION_PORT": str(self.port),
             "PYTHONPATH": str(ROOT),
+            **settings,
         }
         self.client = httpx2.AsyncClient(timeout=10.0, limits=httpx2.Limits(max_keepalive_connections=0))
         with (folder / "up.log").open("wb") as log:
@@ -93,9 +95,9 @@ class Machine:
 
 
 @contextmanager
-def running_machine(folder: Path, *args: str) -> Iterator[Machine]:
+def running_machine(folder: Path, *args: str, **settings: str) -> Iterator[Machine]:
     """A machine that is gone at the end; its log is printed."""
-    machine = Machine(folder, *args)
+    machine = Machine(folder, *args, **settings)
     try:
         yield machine.greeted()
     finally:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from secrets import token_bytes, token_urlsafe
 from ssl import SSLContext
-from typing import Any
+from typing import Any, TypeVar
 
 import http_ece
 import jwt
@@ -106,6 +106,10 @@ class PushService:
         self._browsers: dict[str, Browser] = {}
         self._let_go = asyncio.Event()
 
+    def add_routes(self, app: web.Application) -> None:
+        """What it serves."""
+        app.router.add_post("/{path:.*}", self.take)
+
     @property
     def host(self) -> str:
         """As CLARION_PUSH_ALLOWED_HOSTS names it."""
@@ -145,9 +149,13 @@ class PushService:
             self.refused.append(why)
             return web.Response(status=403 if "VAPID" in why else 400, text=why)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.received.append(Received(browser, headers, len(body), browser.decrypt(body).decode()))
+        self.received.append(Received(browser, headers, len(body), await self.deliver(browser, body)))
         self.arrived.set()
         return web.Response(status=201, headers={"Location": f"{self.origin}/message/{token_urlsafe(8)}"})
+
+    async def deliver(self, browser: Browser, body: bytes) -> str:
+        """Hand a message to its browser; returns what it reads."""
+        return browser.decrypt(body).decode()
 
     def _refusal(self, request: web.Request, body: bytes) -> str | None:
         headers = request.headers
@@ -194,14 +202,21 @@ class PushService:
         self._let_go.set()
 
 
+Service = TypeVar("Service", bound=PushService)
+
+
 @asynccontextmanager
-async def open_push_service(clock: Any = None, tls: SSLContext | None = None) -> AsyncIterator[PushService]:
+async def open_push_service(
+    clock: Any = None,
+    tls: SSLContext | None = None,
+    kind: type[Service] = PushService,  # type: ignore[assignment]
+) -> AsyncIterator[Service]:
     """A service at work. With a `clock` (`now_us`) it lives in that time; with `tls` it speaks HTTPS."""
-    service = PushService()
+    service = kind()
     if clock is not None:
         service.now = lambda: clock.now_us() / 1_000_000  # type: ignore[method-assign]
     app = web.Application()
-    app.router.add_post("/{path:.*}", service.take)
+    service.add_routes(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)

@@ -7,6 +7,7 @@ time, so that product and gateway only agree when both follow the published rule
 import base64
 import hashlib
 import hmac
+import ssl
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
@@ -67,8 +68,8 @@ Plan = Refuse | Say | Born | Hang | Drop
 class SmsGateway(WebServer):
     """`messages`: what was accepted, as forms with their `sid`; `requests`: all that came."""
 
-    def __init__(self, sid: str = SID, token: str = TOKEN) -> None:
-        super().__init__()
+    def __init__(self, sid: str = SID, token: str = TOKEN, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.sid = sid
         self.token = token
         self.plan: deque[Plan] = deque()

@@ -1,6 +1,7 @@
 """A small HTTP server on a free loopback port, for what a test's other side is; what hangs ends when it stops."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class WebServer:
     """Serves the routes that a subclass adds. Use it as `async with`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._app = web.Application()
         self._runner: web.AppRunner | None = None
         self._over = asyncio.Event()
@@ -31,7 +33,7 @@ class WebServer:
     async def __aenter__(self) -> Self:
         self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self

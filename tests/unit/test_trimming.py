@@ -50,13 +50,21 @@ class Told:
         self.looks.append((len(self.queue.trims), list(announcements)))
 
 
+async def bring_nothing_forward(notifications: Sequence[tuple[str, str]]) -> None:
+    raise AssertionError(f"Nobody told of {notifications}.")
+
+
+def trimmer_of(queue: Queue, told: Told | None = None) -> Trimmer:
+    return Trimmer(queue, told or Told(queue), bring_nothing_forward)
+
+
 def at(ms: int) -> Position:
     return Position(ms, 0, 0)
 
 
 async def test_many_batches_share_a_trim_and_wait_for_none(clock: FakeClock) -> None:
     queue = Queue(clock)
-    trimmer = Trimmer(queue, Told(queue))
+    trimmer = trimmer_of(queue)
     for ms in range(1, 11):
         trimmer.done_through("1", at(ms))
     await queue.begun.wait()
@@ -73,11 +81,11 @@ async def test_many_batches_share_a_trim_and_wait_for_none(clock: FakeClock) -> 
 async def test_the_end_trims_what_is_left_at_once(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
-    trimmer = Trimmer(queue, Told(queue))
+    trimmer = trimmer_of(queue)
     trimmer.done_through("1", at(1))
     await trimmer.finish("1")
     assert queue.trims == [at(1)]
-    await Trimmer(queue, Told(queue)).finish("1")
+    await trimmer_of(queue).finish("1")
     assert queue.trims == [at(1)]
 
 
@@ -85,7 +93,7 @@ async def test_the_end_does_not_wait_for_redis(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
     queue.away = True
-    trimmer = Trimmer(queue, Told(queue))
+    trimmer = trimmer_of(queue)
     trimmer.done_through("1", at(1))
     await trimmer.finish("1")
     assert queue.trims == [at(1)]
@@ -96,7 +104,7 @@ async def test_retractions_of_many_batches_are_looked_for_once_and_before_the_tr
     queue = Queue(clock)
     queue.open.set()
     told = Told(queue)
-    trimmer = Trimmer(queue, told)
+    trimmer = trimmer_of(queue, told)
     rows: list[Any] = ["first", "second", "third"]
     for ms, row in enumerate(rows, 1):
         trimmer.announced("1", [row])
@@ -115,7 +123,7 @@ async def test_nothing_is_trimmed_whose_retractions_could_not_be_looked_for(
     queue.open.set()
     told = Told(queue)
     told.away = True
-    trimmer = Trimmer(queue, told)
+    trimmer = trimmer_of(queue, told)
     row: Any = "row"
     trimmer.announced("1", [row])
     trimmer.done_through("1", at(1))
@@ -132,7 +140,7 @@ async def test_all_partitions_share_a_look_and_a_moment(clock: FakeClock) -> Non
     queue = Queue(clock)
     queue.open.set()
     told = Told(queue)
-    trimmer = Trimmer(queue, told)
+    trimmer = trimmer_of(queue, told)
     for partition, row in (("1", "one"), ("2", "two"), ("lane", "three")):
         rows: list[Any] = [row]
         trimmer.announced(partition, rows)
@@ -144,10 +152,39 @@ async def test_all_partitions_share_a_look_and_a_moment(clock: FakeClock) -> Non
         await trimmer.finish(partition)
 
 
+async def test_what_nobody_heard_is_brought_forward_once_and_lost_when_the_database_is_away(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.generator.WAIT_SECONDS", 0.01)
+    queue = Queue(clock)
+    queue.open.set()
+    brought: list[Sequence[tuple[str, str]]] = []
+    away = True
+
+    async def bring_forward(notifications: Sequence[tuple[str, str]]) -> None:
+        brought.append(notifications)
+        if away:
+            raise StoreUnavailable("The database is away.")
+
+    trimmer = Trimmer(queue, Told(queue), bring_forward)
+    for number, alone in enumerate(([("alice", "ntf_1")], [], [("bob", "ntf_2")]), 1):
+        trimmer.unheard("1", alone)
+        trimmer.done_through("1", at(number))
+    await queue.begun.wait()
+    assert brought == [[("alice", "ntf_1"), ("bob", "ntf_2")]]
+    assert queue.trims == [at(3)], "and what cannot be brought forward holds up no trim"
+    away = False
+    trimmer.unheard("1", [("carol", "ntf_3")])
+    trimmer.done_through("1", at(4))
+    await trimmer.finish("1")
+    assert brought[1:] == [[("carol", "ntf_3")]]
+    assert queue.trims[-1] == at(4)
+
+
 async def test_the_end_of_one_partition_leaves_the_others_alone(clock: FakeClock) -> None:
     queue = Queue(clock)
     queue.open.set()
-    trimmer = Trimmer(queue, Told(queue))
+    trimmer = trimmer_of(queue)
     for partition in ("1", "2"):
         trimmer.done_through(partition, at(3))
     trimmer.forget("1")  # its lease was lost

@@ -47,7 +47,6 @@ class AppriseProvider:
         if not await in_time(work, CONNECT_SECONDS + READ_SECONDS + 1):
             if running.cancel():  # no thread had begun with it
                 return RetryAfter("busy", "Every thread that speaks to Apprise is waiting.")
-            work.add_done_callback(_forget)
             return Unclear("timeout", f"{YES_OR_NO}, and did neither in time.")
         if work.exception() is not None:
             return Unclear("crashed", f"{YES_OR_NO}; it ended with {type(work.exception()).__name__}.")
@@ -121,8 +120,3 @@ def _notify(address: str, number: str, text: str) -> tuple[bool, float]:
 def _silence() -> None:
     """Apprise's own log repeats tokens and numbers."""
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
-
-
-def _forget(work: "asyncio.Future[Any]") -> None:
-    if not work.cancelled():
-        work.exception()

@@ -58,9 +58,17 @@ class EmailSender:
     channel = Channel.EMAIL
     repeats = True
 
-    def __init__(self, providers: Sequence[Provider], sender: str, domain: str) -> None:
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        sender: str,
+        domain: str,
+        *,
+        size_limit_bytes: int = SIZE_LIMIT_BYTES,
+    ) -> None:
         self.providers = providers
         self._domain = domain
+        self._size_limit_bytes = size_limit_bytes
         name, address = parseaddr(sender)
         self._address = _sendable(address)
         self._from = address_header("From", self._address, name or None)
@@ -88,10 +96,9 @@ class EmailSender:
             *([f"{REPEAT_HEADER}: 1\r\n"] if outgoing.is_repeat else ()),
         ]
         content = "".join(head).encode() + alternatives(text, html, id_)
-        if len(content) > SIZE_LIMIT_BYTES:
-            raise ComposeError(
-                f"The e-mail would have {len(content)} bytes; at most {SIZE_LIMIT_BYTES} are sent."
-            )
+        if len(content) > self._size_limit_bytes:
+            limit = self._size_limit_bytes
+            raise ComposeError(f"The e-mail would have {len(content)} bytes; at most {limit} are sent.")
         return Mail(self._address, content, not (address.isascii() and self._address.isascii()))
 
 

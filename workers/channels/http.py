@@ -153,6 +153,7 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 async def in_time(work: "asyncio.Future[Any]", seconds: float) -> bool:
-    """Wait for a thread's work without cancelling it; tells whether it ended."""
+    """Wait for a thread's work without cancelling it; tells whether it ended. What it ends with later is nobody's."""
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())
     done, _ = await asyncio.wait({work}, timeout=seconds)
     return bool(done)

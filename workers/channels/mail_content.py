@@ -24,7 +24,7 @@ _BUTTON: Final = (
     "display:inline-block;padding:10px 20px;border-radius:6px;background-color:#3b4fd8;color:#ffffff;"
     "text-decoration:none;font-weight:600"
 )
-_BODY: Final = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
+_BODY: Final = re.compile(r"<body\b", re.IGNORECASE)
 _HAS_PREVIEW: Final = re.compile(r"display\s*:\s*none|preheader|preview", re.IGNORECASE)
 _PREVIEW_PLACE: Final = 1000  # characters after <body> within which a template of its own would hide one
 
@@ -135,12 +135,12 @@ def document(body: str, subject: str, language: str) -> str:
 def with_preview(html: str, outgoing: Outgoing, subject: str) -> str:
     """A template's HTML as a whole document with a preview text: the hidden words that lists of mails show."""
     found = _BODY.search(html)
-    if found is None and "<html" not in html.lower():
-        hidden = "" if _HAS_PREVIEW.search(html[:_PREVIEW_PLACE]) else hidden_preview(outgoing)
-        return document(f"{hidden}{html}", subject, language_of(outgoing))
-    if found is None or _HAS_PREVIEW.search(html[found.end() : found.end() + _PREVIEW_PLACE]):
-        return html
-    return f"{html[: found.end()]}{hidden_preview(outgoing)}{html[found.end() :]}"
+    place = html.find(">", found.end()) + 1 if found is not None else 0
+    shown_first = html[place : place + _PREVIEW_PLACE]
+    hidden = "" if _HAS_PREVIEW.search(shown_first) else hidden_preview(outgoing)
+    if place:
+        return f"{html[:place]}{hidden}{html[place:]}"
+    return html if "<html" in html.lower() else document(f"{hidden}{html}", subject, language_of(outgoing))
 
 
 def hidden_preview(outgoing: Outgoing) -> str:

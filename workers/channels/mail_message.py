@@ -44,7 +44,7 @@ def is_clean(text: str) -> bool:
 
 def one_line(text: str, limit: int) -> str:
     """A text in one clean line of at most so many characters."""
-    line = " ".join("".join(char if is_clean(char) else " " for char in text).split())
+    line = " ".join("".join(char if is_clean(char) else " " for char in text[: limit * 10]).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 

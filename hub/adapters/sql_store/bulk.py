@@ -24,15 +24,14 @@ Row = tuple[Any, ...]
 class Statement:
     """A text with `?` for its parameters, `{now}` for the database's clock, and `{given}` for "is among these".
 
-    With `{given}` a list is the one parameter.
+    With `{given}` a list is the one parameter. `sqlite`: that database's own text, where the two must differ by more.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, sqlite: str | None = None) -> None:
         parts = text.replace("{given}", "= ANY(?::text[])").replace("{now}", POSTGRESQL_NOW).split("?")
         numbered = (f"{part}${number}" for number, part in enumerate(parts[:-1], 1))
-        self._sqlite = text.replace("{given}", "IN (SELECT value FROM json_each(?))").replace(
-            "{now}", SQLITE_NOW
-        )
+        among = "IN (SELECT value FROM json_each(?))"
+        self._sqlite = (sqlite or text).replace("{given}", among).replace("{now}", SQLITE_NOW)
         self._postgresql = "".join(numbered) + parts[-1]
 
     async def run(self, db: Database, connection: AsyncConnection, *parameters: Any) -> CursorResult[Any]:
@@ -51,11 +50,21 @@ class Statement:
         self, db: Database, connection: AsyncConnection, values: Collection[str]
     ) -> Sequence[Any]:
         """The rows of a SELECT with `{given}`; none when nothing is given."""
-        if not values:
-            return []
+        return await self.rows(db, connection, given_as(db, values)) if values else []
+
+
+def given_as(db: Database, values: Collection[str]) -> Any:
+    """A list as the one parameter of `{given}`."""
+    with translated():
+        return _encode(list(values)).decode() if db.sqlite else list(values)
+
+
+def columns_as(db: Database, rows: Sequence[Row]) -> tuple[Any, ...]:
+    """Rows as parameters: one JSON document for SQLite's json_each, an array for each column for PostgreSQL's unnest."""
+    if db.sqlite:
         with translated():
-            given: Any = _encode(list(values)).decode() if db.sqlite else list(values)
-        return await self.rows(db, connection, given)
+            return (_encode(rows).decode(),)
+    return tuple(map(list, zip(*rows, strict=True)))
 
 
 async def insert_rows(
@@ -65,7 +74,7 @@ async def insert_rows(
     if rows:
         text = _text(table, db.sqlite, ignore_known)
         # PostgreSQL takes columns as arrays: one execution instead of one for each row.
-        given = list(rows) if db.sqlite else tuple(map(list, zip(*rows, strict=True)))
+        given = list(rows) if db.sqlite else columns_as(db, rows)
         await connection.exec_driver_sql(text, given)
 
 

@@ -1,11 +1,13 @@
 """Erasing and exporting a user.
 
-Erasure removes what names the user and keeps what adds up: deliveries and log rows go on under a random pseudonym,
-the ledger notes how many rows went, and a tombstone (a keyed hash) refuses earlier tokens and earlier events.
+Erasure removes what names the user and keeps what adds up: deliveries, their attempts and log rows go on under a random
+pseudonym, an event that is kept for nobody else's deliveries goes, the ledger notes how many rows went, and a
+tombstone (a keyed hash) refuses earlier tokens and earlier events.
 Honest limits: rejected events are kept whole, and other people's notifications keep the name of their actor, until
 retention drops them. An address whose owner complained or said STOP stays suppressed, without a word about why.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import to_builtins
@@ -28,12 +30,14 @@ from hub.adapters.sql_store.rows import (
 )
 from hub.adapters.sql_store.suppressions import BOUNCE, addresses_of
 from hub.adapters.sql_store.tables import (
+    attempts,
     broadcast_marks,
     broadcasts,
     deliveries,
     devices,
     log,
     notifications,
+    payloads,
     push_subscriptions,
     slices,
     subscriptions,
@@ -76,13 +80,17 @@ class Erasure(Part):
         pseudonym = new_pseudonym()
         # A notification's id ends with a short hash of its user's id, which would lead back.
         own, other = user_suffix(user_id), user_suffix(pseudonym)
-        for table, names in ((log, ("notification_id",)), (deliveries, ("id", "notification_id"))):
+        # Targets are addresses, and a provider's reference and words lead to one.
+        for table, names, emptied in (
+            (log, ("notification_id",), ("detail",)),
+            (deliveries, ("id", "notification_id"), ("served", "reference")),
+            (attempts, ("delivery_id",), ("detail",)),
+        ):
             await connection.execute(
                 update(table)
                 .where(table.c.user_id == user_id)
-                .values(**_renamed(table, names, own, other), user_id=pseudonym)
+                .values(**_renamed(table, names, own, other), **dict.fromkeys(emptied), user_id=pseudonym)
             )
-        await connection.execute(update(log).where(log.c.user_id == pseudonym).values(detail=None))
         await append_log(self._db, connection, [LogEntry(now_us, "erased", user_id=pseudonym)])
         return known
 
@@ -145,7 +153,23 @@ class Erasure(Part):
                 ],
             )
         await connection.execute(delete(notifications).where(notifications.c.user_id == user_id))
+        if removed:
+            await self._remove_payloads(connection, removed)
         return bool(removed)
+
+    async def _remove_payloads(self, connection: AsyncConnection, removed: Sequence[Any]) -> None:
+        """Events are kept for those whose deliveries they are rendered for; of these slices nobody may be left."""
+        others = select(notifications.c.id).where(
+            notifications.c.event_id == payloads.c.event_id, notifications.c.slice_key == payloads.c.slice_key
+        )
+        await connection.execute(
+            delete(payloads).where(
+                payloads.c.event_id == bindparam("of_event"),
+                payloads.c.slice_key == bindparam("of_slice"),
+                ~others.exists(),
+            ),
+            [{"of_event": row.event_id, "of_slice": row.slice_key} for row in removed],
+        )
 
     # ------------------------------------------------------------ export
 
@@ -164,6 +188,7 @@ class Erasure(Part):
             own = await rows(notifications, notifications.c.user_id, notifications.c.created_at_us)
             sent = await rows(deliveries, deliveries.c.user_id, deliveries.c.created_at_us, deliveries.c.id)
             phones = await rows(devices, devices.c.user_id, devices.c.created_at_us, devices.c.id)
+            tries = await rows(attempts, attempts.c.user_id, attempts.c.started_at_us)
             through = await rows(watermarks, watermarks.c.user_id, watermarks.c.at_us)
             lines = await rows(log, log.c.user_id, log.c.id)
             out = [
@@ -204,6 +229,7 @@ class Erasure(Part):
                 }
                 for row in phones
             ],
+            "attempts": [row._asdict() for row in tries],
             "broadcast_marks": shared,
             "all_marks": [
                 {

@@ -54,7 +54,7 @@ class MarkWriter(Part):
     async def mark_ids(
         self, user_id: str, mark: Mark, addressed: Sequence[str], shared: Sequence[Broadcast], now_us: int
     ) -> list[str]:
-        """Mark rows; returns the ids that changed. `read` implies `seen`. Cancels held deliveries (`seen`), writes log."""
+        """Mark rows; returns the ids that changed. `read` implies `seen`. Cancels what waits for it, writes log."""
         return await self._db.write(self._mark_ids, user_id, mark, addressed, shared, now_us)
 
     async def _mark_ids(
@@ -153,7 +153,6 @@ class MarkWriter(Part):
             now_us,
             deliveries.c.user_id == user_id,
             self._db.among(deliveries.c.notification_id, ids),
-            deliveries.c.state == "held",
             deliveries.c.condition.in_(("offline", "unseen")),
         )
 
@@ -222,7 +221,7 @@ class MarkWriter(Part):
         )
 
     async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> None:
-        """(user id, notification id, written_at_us): cancels held `offline` deliveries; log `reached` once."""
+        """(user id, notification id, written_at_us): cancels waiting `offline` deliveries; log `reached` once."""
         if reports:
             await self._db.write(self._report_reached, reports)
 
@@ -260,7 +259,6 @@ class MarkWriter(Part):
                 max(moments.values()),
                 self._db.among(deliveries.c.user_id, {row.user_id for row in rows}),
                 self._db.among(deliveries.c.notification_id, {row.id for row in rows}),
-                deliveries.c.state == "held",
                 deliveries.c.condition == "offline",
             )
         await append_log(self._db, connection, entries)

@@ -11,6 +11,7 @@ from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.ledger import RETAINED
 from hub.adapters.sql_store.rows import MINUTE_US
 from hub.adapters.sql_store.tables import (
+    attempts,
     broadcast_marks,
     broadcast_targets,
     broadcasts,
@@ -20,6 +21,7 @@ from hub.adapters.sql_store.tables import (
     log_counters,
     login_links,
     notifications,
+    payloads,
     retractions,
     scheduled,
     settings,
@@ -112,7 +114,8 @@ class Operations(Part):
             for table in (broadcast_marks, broadcast_targets):
                 await connection.execute(delete(table).where(self._db.among(table.c.seq, seqs)))
         removed = 0
-        for table in (notifications, broadcasts, deliveries, scheduled, retractions, slices):
+        whole = (notifications, broadcasts, deliveries, attempts, payloads, scheduled, retractions, slices)
+        for table in whole:
             gone = await connection.execute(delete(table).where(self._db.among(table.c.event_id, ids)))
             removed += gone.rowcount
         return removed

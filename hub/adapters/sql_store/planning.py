@@ -31,9 +31,11 @@ from hub.adapters.sql_store.tables import (
     broadcasts,
     deliveries,
     notifications,
+    payloads,
     scheduled,
     slices,
 )
+from hub.adapters.sql_store.timing import move_digests
 from hub.adapters.sql_store.together import Together
 from hub.model.deliveries import Delivery
 from hub.ports import Batch, Committed, EventRecord, LogEntry, PlannedSlice, ScheduledPart
@@ -76,7 +78,9 @@ class Planning(Situations):
         hidden = {**replaced.hidden, **over.hidden}
         await self._insert_notifications(connection, batch, hidden)
         await self._insert_broadcasts(connection, batch, hidden)
+        await move_digests(self._db, connection, batch.digests)
         entries += await self._insert_deliveries(connection, batch, gone, replaced.cancelled)
+        await insert_rows(self._db, connection, payloads, _payload_rows(batch, gone))
         if batch.scheduled:
             await connection.execute(
                 self._db.insert(scheduled).on_conflict_do_nothing(),
@@ -108,6 +112,7 @@ class Planning(Situations):
             ],
             broadcasts=[b for b in batch.broadcasts if (b.event_id, b.slice_key or prefix) not in stored],
             deliveries=[d for d in batch.deliveries if d.event_id not in done],
+            payloads=[p for p in batch.payloads if (p.event_id, p.slice_key) not in stored],
             scheduled=[part for part in batch.scheduled if part.event_id not in done],
             log=[entry for entry in batch.log if entry.event_id not in done],
         )
@@ -142,6 +147,9 @@ class Planning(Situations):
                 erased.deliveries[key] = erased.deliveries.get(key, 0) + 1
         batch.notifications = [n for n in batch.notifications if n.id not in erased.notification_ids]
         batch.deliveries = [d for d in batch.deliveries if not is_over(d.user_id, d.event_id)]
+        empty = {slice_keys[id_] for id_ in erased.notification_ids}
+        empty -= {slice_keys[d.notification_id] for d in batch.deliveries if d.notification_id in slice_keys}
+        batch.payloads = [p for p in batch.payloads if (p.event_id, p.slice_key) not in empty]
         names = {user_id: new_pseudonym() for user_id in moments}
         batch.log = [
             structs.replace(entry, user_id=names[entry.user_id or ""], notification_id=None, detail=None)
@@ -238,6 +246,11 @@ def _scheduled_row(part: ScheduledPart) -> dict[str, Any]:
         "queued_at_us": None,
         "raw": part.raw,
     }
+
+
+def _payload_rows(batch: Batch, gone: set[str]) -> list[Row]:
+    """What may still be sent needs its event; of what was retracted meanwhile nothing will be."""
+    return [(p.event_id, p.slice_key, p.raw) for p in batch.payloads if p.event_id not in gone]
 
 
 def _slice_rows(batch: Batch, erased: _Erased) -> list[Row]:

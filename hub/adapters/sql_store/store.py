@@ -17,6 +17,7 @@ from hub.adapters.sql_store.receipts import Receipts
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.sending import Sending
 from hub.adapters.sql_store.suppressions import Suppressions
+from hub.adapters.sql_store.timing import Timings
 from hub.adapters.sql_store.topics import Topics
 from hub.adapters.sql_store.unread import UnreadCounts
 from hub.adapters.sql_store.users import Users
@@ -26,6 +27,7 @@ from hub.ports import Store
 class SqlStore(
     Leases,
     Planning,
+    Timings,
     UnreadCounts,
     Users,
     Topics,

@@ -22,6 +22,9 @@ from hub.adapters.sql_store.columns import (
     word,
 )
 
+OUT: Final = "state IN ('queued', 'sending', 'failed', 'unknown', 'sent', 'delivered')"
+"""Of a delivery: it went out, or is about to."""
+
 # ---------------------------------------------------------------- work and its owners
 
 
@@ -172,6 +175,12 @@ class DeliveryRow(Table, table=True):
             "digest_key",
             "channel",
             **where("digest_key IS NOT NULL AND state = 'held'"),
+        ),
+        Index(
+            "deliveries_digested",
+            "user_id",
+            "due_at_us",
+            **where(f"digest_key IS NOT NULL AND {OUT}"),
         ),
         Index(
             "deliveries_throttle",

@@ -133,6 +133,8 @@ def test_an_events_own_channels_narrow_those_of_its_type(channels, expected):
         (None, {IN_APP: "always", PUSH: "offline"}),
         ((IN_APP, EMAIL), {IN_APP: "always", EMAIL: "added_by_event", PUSH: "not_in_event"}),
         ((SMS,), {IN_APP: "not_in_event", SMS: "added_by_event", PUSH: "not_in_event"}),
+        ((IN_APP, PUSH), {IN_APP: "always", PUSH: "offline"}),
+        ((PUSH,), {IN_APP: "not_in_event", PUSH: "always"}),
     ],
 )
 def test_for_a_message_an_events_channels_also_add(channels, expected):

@@ -41,6 +41,9 @@ def sending() -> None:
     op.create_index("deliveries_due", "deliveries", ["channel", "due_at_us"], **waiting)
     in_digest = where("digest_key IS NOT NULL AND state = 'held'")
     op.create_index("deliveries_digest", "deliveries", ["user_id", "digest_key", "channel"], **in_digest)
+    out = "state IN ('queued', 'sending', 'failed', 'unknown', 'sent', 'delivered')"
+    digested = where(f"digest_key IS NOT NULL AND {out}")
+    op.create_index("deliveries_digested", "deliveries", ["user_id", "due_at_us"], **digested)
     counted = where("throttled", "throttled = 1")
     op.create_index("deliveries_throttle", "deliveries", ["user_id", "type", "created_at_us"], **counted)
     op.create_index("deliveries_claim", "deliveries", ["claim"], **where("claim IS NOT NULL"))
