@@ -181,7 +181,7 @@ class Deployment:
         """Wait for the log to say something; returns its lines, or None when it did not within that time."""
         try:
             async with asyncio.timeout(seconds):
-                while not condition(lines := await self.log(**filters)):
+                while not condition(lines := await self.log(**filters)):  # noqa: ASYNC110 - HTTP gives no signal
                     await asyncio.sleep(POLL_SECONDS * 2)
         except TimeoutError:
             return None

@@ -151,7 +151,7 @@ class Stage:
     async def held(self, event_id: str, seconds: float = ARRIVAL_SECONDS) -> list[Json]:
         """The deliveries of an event, as soon as it is planned."""
         async with asyncio.timeout(seconds):
-            while not (found := await self.hub.deliveries(event_id)):
+            while not (found := await self.hub.deliveries(event_id)):  # noqa: ASYNC110 - HTTP gives no signal
                 await asyncio.sleep(0.05)
         return found
 

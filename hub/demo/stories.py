@@ -6,26 +6,23 @@ SIGINT and SIGTERM end it at once, and cleanly: its processes stop, its folder i
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 
-from hub.definitions import read_folder
 from hub.demo.shop.orders import SENDER
 from hub.demo.shop.story import ShopStory
+from hub.demo.social import story as social
 from hub.demo.stage import Stage, staged
 from hub.demo.teller import Teller
 
 T = TypeVar("T")
 Play = Callable[[Stage], Awaitable[None]]
-FOLDER = Path(__file__).parent
 
 
 async def play_shop(sale_seconds: float, *, keep: bool = False, as_json: bool = False) -> bool:
     """The shop (R36). True: everything arrived and the ledger balances."""
     return await _play(
-        "shop",
         "A shop",
         "It sells tea. Its hub, two mail servers, an SMS gateway and a push service start on this machine.",
         SENDER,
@@ -35,13 +32,22 @@ async def play_shop(sale_seconds: float, *, keep: bool = False, as_json: bool = 
     )
 
 
-async def _play(
-    name: str, title: str, words: str, sender: str, play: Play, *, keep: bool, as_json: bool
-) -> bool:
+async def play_social(*, is_fast: bool = False, keep: bool = False, as_json: bool = False) -> bool:
+    """The social network (R37). True: everything arrived and the ledger balances."""
+    return await _play(
+        "A social network",
+        "It has four members. Its hub, a mail server and a push service start on this machine.",
+        social.SENDER,
+        lambda stage: social.SocialStory(stage, is_fast=is_fast).play(),
+        keep=keep,
+        as_json=as_json,
+    )
+
+
+async def _play(title: str, words: str, sender: str, play: Play, *, keep: bool, as_json: bool) -> bool:
     teller = Teller(Console(highlight=False), as_json=as_json)
     teller.title(title, words)
     async with staged(teller, sender, keep=keep) as stage:
-        await stage.hub.define(read_folder(FOLDER / name))
         await play(stage)
         if keep:
             teller.note(f"The database and the hub's log stay in {stage.hub.folder}.")

@@ -30,6 +30,7 @@ class Teller:
         self._console = console
         self._as_json = as_json
         self._acts = 0
+        self._told: set[str] = set()
 
     def title(self, title: str, words: str) -> None:
         """The beginning."""
@@ -43,6 +44,7 @@ class Teller:
     def act(self, title: str, words: str = "") -> None:
         """A new act, and what it shows."""
         self._acts += 1
+        self._told.clear()
         if self._as_json:
             print_json({"kind": "act", "number": self._acts, "title": title, "words": words})
             return
@@ -97,9 +99,11 @@ class Teller:
         """A line of the delivery log."""
         shown = Text(line["state"], "bold yellow")
         words = [str(line[name]) for name in ("user", "provider", "reason") if line.get(name)]
-        shown.append(f" {' '.join(words)}")
-        if line.get("detail"):
-            shown.append(f"\n{line['detail']}", "dim")
+        shown.append(f" {', '.join(words)}")
+        detail = line.get("detail")
+        if detail and detail not in self._told:  # the same again says nothing new
+            shown.append(f"\n{detail}", "dim")
+            self._told.add(detail)
         self._line("logged", "log", "yellow", shown, {"line": line})
 
     def right(self, what: str) -> None:

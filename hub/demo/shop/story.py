@@ -3,8 +3,10 @@
 import asyncio
 import random
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
+from hub.definitions import read_folder
 from hub.demo.open_app import opened_app
 from hub.demo.shop.orders import Shop, customers, utc_now
 from hub.demo.shop.sale import Sale
@@ -29,6 +31,7 @@ class ShopStory:
 
     async def play(self) -> None:
         """The whole story."""
+        await self._stage.hub.define(read_folder(Path(__file__).parent))
         people = customers(utc_now())
         await self._stage.settle(people)
         for person in people:
@@ -106,8 +109,14 @@ class ShopStory:
             "row the first is left alone for a while.",
         )
         await first.gate.shut()
-        self._teller.did(f"{first.label.capitalize()} refuses connections. Ada buys {CROWD} times.")
+        away = self._shop.number()
+        self._teller.did(
+            f"The {first.label} refuses connections. A parcel waits for Dora ({away}), who is not there."
+        )
+        _, since = await self._publish(self._shop.waiting("dora", away))
+        await self._stage.arrives("dora", Channel.EMAIL, away, since)
         numbers = [self._shop.number() for _ in range(CROWD)]
+        self._teller.did(f"Ada pays {CROWD} orders at once.")
         since = now()
         await asyncio.gather(*(self._stage.hub.publish(self._shop.paid("ada", one)) for one in numbers))
         await self._stage.arrives("ada", Channel.EMAIL, numbers[0], since)
@@ -115,7 +124,7 @@ class ShopStory:
             self._stage.expect("ada", Channel.EMAIL, number)
             if not await self._arrived("ada", Channel.EMAIL, number):
                 self._stage.wrong(f"Ada got no e-mail about {number}.")
-        self._teller.note(f"So did the other {CROWD - 1}. The delivery log (GET /v1/log):")
+        self._teller.note(f"The other {CROWD - 1} came the same way. The delivery log says (GET /v1/log):")
         await self._tell_log("provider_failed", limit=1)
         await self._tell_log("provider_out", limit=1)
 
