@@ -10,7 +10,7 @@ def main() -> None:
 
 def _load() -> None:
     # Imported for their commands, in the order in which `--help` shows them.
-    from hub.cli import run, talk, define, administer, links  # noqa: F401, I001
+    from hub.cli import run, talk, define, administer, replay, links  # noqa: F401, I001
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from hub.model.events import (
     decode_slice,
     encode_slice,
 )
+from hub.model.expansion import expansions_of
 from hub.model.planning import Environment, Memo, merged_user, plan, plan_broadcast
 from hub.model.schedule import cut_scheduled
 from hub.model.types import CategoryDefinition, TypeVersion
@@ -301,9 +302,11 @@ class _Work:
         self._log_acceptance(item)
         seq = self._broadcast_seq = self._broadcast_seq + 1
         kind = self._type(event)
-        row = plan_broadcast(event, kind, self._category(kind), audience, seq, self._at_next_moment())
+        environment = self._at_next_moment()
+        row = plan_broadcast(event, kind, self._category(kind), audience, seq, environment)
         row = msgspec.structs.replace(row, slice_key=item.key)
         self._batch.broadcasts.append(row)
+        self._batch.expansions += expansions_of(row, event, kind, environment)
         refused = {f"{r.channel}:{r.rule}": 0 for r in row.reasons if r.verdict == "refuse"}
         self._batch.log.append(
             LogEntry(

@@ -6,12 +6,13 @@ An id that we gave is never unknown: until SQL has the event, its keyed checksum
 from time import perf_counter
 from typing import Any, Final
 
+from hub.dead_letters import delivery_json
 from hub.errors import Refused
 from hub.inbox import Inbox
 from hub.intake import scoped_key
 from hub.live.broadcasts import encode_broadcast_retracted
 from hub.livelog import log_publication
-from hub.model.deliveries import Delivery
+from hub.model.expansion import Expansion
 from hub.model.ids import EventIds
 from hub.model.notifications import (
     Broadcast,
@@ -52,7 +53,10 @@ class Events:
         if record is None:
             accepted_at_us = self._ids.accepted_at_us(event_id)
             return {"id": event_id, "status": "accepted", "accepted_at": rfc3339(accepted_at_us)}
-        return {**_described(record), **await self._store.event_sums(event_id)}
+        status = {**_described(record), **await self._store.event_sums(event_id)}
+        if expansions := await self._store.event_expansions(event_id):
+            status["expansions"] = [_expanded(row) for row in expansions]
+        return status
 
     async def notifications(
         self, reference: str, key_id: str, limit: int, cursor: str | None
@@ -70,12 +74,17 @@ class Events:
     async def deliveries(
         self, reference: str, key_id: str, state: str | None, limit: int, cursor: str | None
     ) -> dict[str, Any]:
-        """The event's deliveries on addressed channels, by id."""
+        """The event's deliveries on addressed channels, by id, with their attempts; expansions with the first page."""
         event_id = await self._resolve(reference, key_id)
         after = decode_cursor(cursor, 1)[0] if cursor else None
         rows = await self._store.event_deliveries(event_id, state, after, limit)
         following = encode_cursor(rows[-1].id) if len(rows) == limit else None
-        return {"deliveries": [_delivered(row) for row in rows], "next": following}
+        attempts = await self._store.attempts_of(rows)
+        listed = [delivery_json(row, attempts.get((row.user_id, row.id), ())) for row in rows]
+        page: dict[str, Any] = {"deliveries": listed, "next": following}
+        if after is None and (expansions := await self._store.event_expansions(event_id)):
+            page["expansions"] = [_expanded(row) for row in expansions]
+        return page
 
     async def retract(self, reference: str, key_id: str) -> dict[str, Any]:
         """Take an event back, whether it waits, is scheduled or was shown. Repeating it is the same answer."""
@@ -151,13 +160,15 @@ def _listed_broadcast(row: Broadcast) -> dict[str, Any]:
     }
 
 
-def _delivered(row: Delivery) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "user": row.user_id,
-        "notification": row.notification_id,
+def _expanded(row: Expansion) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "notification": row.broadcast_id,
         "channel": row.channel,
         "state": row.state,
         "due_at": rfc3339(row.due_at_us),
-        "created_at": rfc3339(row.created_at_us),
+        "looked_at": row.looked_at,
+        "deliveries": row.deliveries,
+        "counts": row.counts,
     }
+    more = {"audience": row.audience, "stopped": row.stopped, "done_at": rfc3339(row.done_at_us)}
+    return {**shown, **{name: value for name, value in more.items() if value is not None}}

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from hub.model.breaker import Breaker
-from hub.model.outcomes import Outcome, RetryAfter, joined
+from hub.model.outcomes import Outcome, RetryAfter, Unclear, joined
 from hub.model.outgoing import Target
 from hub.model.vocabulary import Channel
 from hub.ports import Attempt, Clock, LogEntry
@@ -120,7 +120,8 @@ class Carriers:
 
     async def _judge(self, provider: Provider, outcome: Outcome) -> None:
         breaker = self._breakers[provider.name]
-        if isinstance(outcome, RetryAfter) and outcome.is_providers_fault:
+        hung = isinstance(outcome, Unclear)  # no answer: whoever only hangs must be left alone as well
+        if hung or (isinstance(outcome, RetryAfter) and outcome.is_providers_fault):
             if breaker.failed(self._clock.now_us()):
                 await self._say(provider, "provider_out", f"{outcome.code}: {outcome.detail}")
         elif breaker.worked():

@@ -31,6 +31,7 @@ _RENEW_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
 
 _log = logging.getLogger(__name__)
+logging.getLogger("arq").setLevel(logging.WARNING)  # a line for each job would name users, and drown the rest
 Deliveries = Sequence[tuple[str, str]]
 Deliver = Callable[[Channel, Deliveries], Awaitable[None]]
 

@@ -21,6 +21,7 @@ from workers.channels.registry import senders_of
 from workers.claims import Claims
 from workers.deliver import Delivering
 from workers.dispatch import Dispatcher
+from workers.expansion import LEASE, Expansions
 from workers.jobs import Deliveries, JobRunner, Jobs
 from workers.links import DeliveryLinks
 from workers.pace import RedisPace
@@ -69,7 +70,18 @@ class SenderRole:
             repeating=[sender.channel for sender in self._senders if sender.repeats],
             members=lambda: self.keepers[0].members,
         )
-        self.keepers = [LeaseKeeper(core.store, owner_name(), "sender", ["dispatch"], dispatcher.work)]
+        expansions = Expansions(
+            core.store,
+            core.definitions,
+            core.clock,
+            available=channels,
+            default_timezone=settings.timezone,
+            livelog=self._livelog,
+        )
+        self.keepers = [
+            LeaseKeeper(core.store, owner_name(), "sender", ["dispatch"], dispatcher.work),
+            LeaseKeeper(core.store, owner_name(), "expansion", [LEASE], expansions.work),
+        ]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain. Raises what ends a part of it for good."""

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from hub.api import (
     callbacks,
+    dead_letters,
     definitions,
     devices,
     health,
@@ -46,6 +47,7 @@ TABLE: tuple[Route, ...] = (
     *topics.ROUTES,
     *definitions.ROUTES,
     *log.ROUTES,
+    *dead_letters.ROUTES,
     *keys.ROUTES,
     *callbacks.ROUTES,
     *health.ROUTES,

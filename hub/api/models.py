@@ -50,6 +50,24 @@ class Retracted(Struct, frozen=True):
     status: Literal["retracted"]
 
 
+class ExpansionShown(Struct, frozen=True, omit_defaults=True):
+    """How far a broadcast is with an addressed channel: everybody ends as a delivery, or in a count by the rule.
+
+    `audience` is counted at the end; before it, `looked_at` says how far it is.
+    """
+
+    notification: str
+    channel: Channel
+    state: Literal["waiting", "running", "stopping", "done"]
+    due_at: Moment | None
+    looked_at: int
+    deliveries: int
+    counts: dict[str, int]
+    audience: int | None = None
+    stopped: Literal["retracted", "collapsed"] | None = None
+    done_at: Moment | None = None
+
+
 class EventStatus(Struct, frozen=True, omit_defaults=True):
     """Where an event is, and its sums."""
 
@@ -69,6 +87,7 @@ class EventStatus(Struct, frozen=True, omit_defaults=True):
     deliveries: int | None = None
     seen: int | None = None
     read: int | None = None
+    expansions: list[ExpansionShown] = []
 
 
 class EventNotification(Struct, frozen=True, omit_defaults=True):
@@ -86,25 +105,6 @@ class EventNotifications(Struct, frozen=True):
     """A page of what an event became."""
 
     notifications: list[EventNotification]
-    next: str | None
-
-
-class DeliveryShown(Struct, frozen=True):
-    """One delivery on an addressed channel."""
-
-    id: str
-    user: str
-    notification: str
-    channel: Channel
-    state: str
-    due_at: Moment | None
-    created_at: Moment | None
-
-
-class Deliveries(Struct, frozen=True):
-    """A page of deliveries."""
-
-    deliveries: list[DeliveryShown]
     next: str | None
 
 

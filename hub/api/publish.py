@@ -6,10 +6,10 @@ from msgspec import Meta, Struct
 
 from hub.api.body import REQUEST_LIMIT_BYTES
 from hub.api.conditions import idempotency_key_of, media_type_of
+from hub.api.delivery_models import Deliveries
 from hub.api.models import (
     BatchResult,
     Cursor,
-    Deliveries,
     EventNotifications,
     EventStatus,
     Limit,

@@ -53,7 +53,7 @@ def deliver(
     if too_many is not None and digest is None:
         return Addressed(Reason(channel, "refuse", too_many.rule, too_many.detail))
     verdict = check_policy(question.kind, question.channels, channel)
-    due_us = question.now_us + _patience_us(rule)
+    due_us = question.now_us + patience_us(rule)
     collected = None
     if digest is not None:
         collected = _collect(digest, question, channel, event, env, due_us, too_many)
@@ -81,7 +81,7 @@ def deliver(
         condition=rule.when if rule.when in ("offline", "unseen") else "always",
         digest_key=collected.id.key if collected else None,
         expires_at_us=event.expires_at_us,
-        fallback=tuple(other for other in rule.fallback if _may_fall_back(question, other, channel)),
+        fallback=tuple(other for other in rule.fallback if may_fall_back(question, other, channel)),
         throttled=throttle is not None and throttle.allowed,
     )
     reason = Reason(channel, "hold" if waits else "use", verdict.rule, verdict.detail)
@@ -91,7 +91,8 @@ def deliver(
     return Addressed(reason, delivery, (collected.id, become))
 
 
-def _patience_us(rule: ChannelRule) -> int:
+def patience_us(rule: ChannelRule) -> int:
+    """How long a channel waits for the app to reach its user, by its policy alone."""
     if rule.when == "offline":
         return OFFLINE_GRACE_SECONDS * _SECOND_US
     return rule.after_seconds * _SECOND_US if rule.when == "unseen" else 0
@@ -135,7 +136,7 @@ def _quiet_until(question: Question, due_us: int, env: "Environment") -> int | N
     return quiet_until(question.user.preferences.quiet_hours, zone, due_us)
 
 
-def _may_fall_back(question: Question, other: Channel, channel: Channel) -> bool:
+def may_fall_back(question: Question, other: Channel, channel: Channel) -> bool:
     """Whether the user allows a fallback. Address and provider are looked at when it is needed."""
     definition = question.kind.definition
     return (
@@ -146,6 +147,7 @@ def _may_fall_back(question: Question, other: Channel, channel: Channel) -> bool
             question.defaults,
             other,
             actor=question.cause.actor,
+            topic=question.cause.topic,
             critical=definition.critical,
         ).allowed
     )

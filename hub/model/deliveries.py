@@ -38,6 +38,8 @@ class Delivery(Struct, frozen=True, omit_defaults=True):
     tried_at_us: int | None = None
     served: tuple[str, ...] = ()
     slice_key: str = ""
+    reason: str | None = None  # why it is in its state, as far as there is more to say
+    provider: str | None = None  # who decided last
 
 
 MOVES: Final[dict[str, frozenset[str]]] = {
@@ -46,13 +48,16 @@ MOVES: Final[dict[str, frozenset[str]]] = {
     "sending": frozenset({"sent", "failed", "dead", "unknown", "queued", "expired"}),
     "failed": frozenset({"queued", "sending", "cancelled", "expired", "dead"}),
     "sent": frozenset({"delivered", "failed", "dead"}),
-    "unknown": frozenset({"sent", "delivered", "dead"}),
+    "unknown": frozenset({"sent", "delivered", "dead", "queued"}),
     "delivered": frozenset(),
     "cancelled": frozenset(),
     "expired": frozenset(),
     "dead": frozenset({"queued"}),
 }
-"""Every move that a delivery may make. A state without moves is final; `dead` is left only by an operator's replay."""
+"""Every move that a delivery may make. A state without moves is final; `dead` is left only by an operator's replay.
+
+So is `unknown`, other than by what its provider reports: whoever replays it accepts that it may arrive twice.
+"""
 
 CANCEL_REASONS: Final = frozenset({"reached", "seen", "retracted", "erased", "collapsed", "preferences"})
 

@@ -11,14 +11,14 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hub.model.addressed import OFFLINE_GRACE_SECONDS, deliver
+from hub.model.addressed import OFFLINE_GRACE_SECONDS, deliver, patience_us
 from hub.model.contents import NOBODY, Rendered, own_texts, reads_recipient, render_content, stand_in
 from hub.model.deliveries import Delivery
 from hub.model.digests import DigestId, OpenDigest
 from hub.model.events import BroadcastAudience, Event, NamedUser
-from hub.model.notifications import Broadcast, Content, Notification, Reason, notification_id
+from hub.model.notifications import Broadcast, Content, Notification, Reason, notification_id, rfc3339
 from hub.model.preferences import Cause, pick_locale
-from hub.model.rules import RULES, Question, check_policy, checks
+from hub.model.rules import RULES, Question, check_policy, checks, policy
 from hub.model.types import CategoryDefinition, Texts, TypeVersion
 from hub.model.users import Preferences, Profile, User
 from hub.model.vocabulary import Channel
@@ -274,6 +274,11 @@ def _broadcast_reason(event: Event, kind: TypeVersion, channel: Channel, env: En
         return Reason(channel, "refuse", "expired", RULES["expired"])
     if channel is not Channel.IN_APP and channel not in env.available:
         return Reason(channel, "refuse", "no_provider", f"No provider serves {channel}.")
+    rule = policy(kind, event.channels, channel)
+    due_us = env.now_us if rule is None or channel is Channel.IN_APP else env.now_us + patience_us(rule)
+    if event.expires_at_us is not None and event.expires_at_us <= due_us:
+        detail = f"It would be due at {rfc3339(due_us)}; the event expires at {rfc3339(event.expires_at_us)}."
+        return Reason(channel, "refuse", "expires_first", detail)
     return Reason(
         channel, "hold" if verdict.rule in ("offline", "unseen") else "use", verdict.rule, verdict.detail
     )

@@ -52,6 +52,9 @@ RULES: Final[dict[str, str]] = {
     "excluded": "The event leaves this user out.",
     "other_timezone": "This part of the event is for other time zones.",
     "not_in_audience": "The user is subscribed to none of the topics.",
+    "seen": "The user had seen it before the delivery was due.",
+    "fallback": "The user gets it on this channel already, in place of another one.",
+    "collapsed": "A newer notification with the same collapse key took its place.",
     # What went wrong.
     "template_error": "A template of the type could not be rendered, so a stand-in is shown.",
 }

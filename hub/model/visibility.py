@@ -34,10 +34,10 @@ def visible(broadcast: Broadcast, user: User, default_timezone: str) -> Visibili
         return _hidden(
             "not_in_app", "The type, or the event, does not use the app, or the event had expired."
         )
-    if (refusal := _outside(audience, user, default_timezone)) is not None:  # it is false itself
+    if (refusal := outside(audience, user, default_timezone)) is not None:  # it is false itself
         return refusal
     refused: Verdict | None = None
-    for topic in _ways(audience, broadcast.seq, user):
+    for topic in ways(audience, broadcast.seq, user):
         verdict = allows(
             user.preferences,
             broadcast.category,
@@ -90,7 +90,8 @@ def _holds(interval: Subscription, seq: int) -> bool:
     return interval.from_seq <= seq and (interval.until_seq is None or seq < interval.until_seq)
 
 
-def _outside(audience: BroadcastAudience, user: User, default_timezone: str) -> Visibility | None:
+def outside(audience: BroadcastAudience, user: User, default_timezone: str) -> Visibility | None:
+    """Why an audience leaves a user out, whatever its topics say; None when it does not."""
     if user.profile.id in audience.exclude:
         return _hidden(
             "excluded", "The event leaves this user out (or addresses them directly, or they caused it)."
@@ -100,8 +101,8 @@ def _outside(audience: BroadcastAudience, user: User, default_timezone: str) -> 
     return None
 
 
-def _ways(audience: BroadcastAudience, seq: int, user: User) -> Iterator[str | None]:
-    """The ways by which it may have come: its topics in the event's order, then everyone."""
+def ways(audience: BroadcastAudience, seq: int, user: User) -> Iterator[str | None]:
+    """The ways by which a broadcast may have come: its topics in the event's order, then everyone (None)."""
     if audience.topics:
         held = {one.topic for one in user.subscriptions if _holds(one, seq)}
         yield from (topic for topic in audience.topics if topic in held)

@@ -29,6 +29,7 @@ CLOCK_TIME_PATTERN: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9](?!\n)$"
 _ID: Final = re.compile(ID_PATTERN)
 
 LANE: Final = "lane"  # the partition of broadcasts
+EXPANSION: Final = "expansion"  # the lease of who expands them on addressed channels
 BROADCASTS: Final = "broadcasts"  # their live channel
 LOG: Final = "log"  # the operators' live channel
 

@@ -6,7 +6,9 @@ Only `hub.wiring` chooses adapters.
 
 from hub.ports.bus import BusReceiver, History, LiveBus, Message, Publication, Published
 from hub.ports.clock import Clock
+from hub.ports.dead_letters import DeadLetterStore, DeadQuery, DeadSlice, PastAttempt, Replay
 from hub.ports.devices import DeviceStore
+from hub.ports.expansions import AudiencePage, DueExpansion, ExpansionStore
 from hub.ports.push_subscriptions import PushReceipt, PushSubscription, PushSubscriptionStore
 from hub.ports.queue import (
     Append,
@@ -59,6 +61,7 @@ __all__ = [
     "Append",
     "Appended",
     "Attempt",
+    "AudiencePage",
     "Batch",
     "Begin",
     "BroadcastRow",
@@ -66,14 +69,19 @@ __all__ = [
     "Claimed",
     "Clock",
     "Committed",
+    "DeadLetterStore",
+    "DeadQuery",
+    "DeadSlice",
     "DefinitionStore",
     "DeviceStore",
     "DigestMove",
     "Due",
+    "DueExpansion",
     "End",
     "EventQueue",
     "EventRecord",
     "EventStore",
+    "ExpansionStore",
     "History",
     "Idempotency",
     "InboxQuery",
@@ -88,6 +96,7 @@ __all__ = [
     "LogQuery",
     "Message",
     "OperationStore",
+    "PastAttempt",
     "Payload",
     "PlanStore",
     "PlannedSlice",
@@ -100,6 +109,7 @@ __all__ = [
     "QueuedSlice",
     "ReceiptStore",
     "RejectedEntry",
+    "Replay",
     "ScheduledPart",
     "SendingStore",
     "Situation",

@@ -9,6 +9,7 @@ from msgspec import Struct
 from hub.model.deliveries import Delivery
 from hub.model.digests import DigestId, OpenDigest
 from hub.model.events import NamedUser
+from hub.model.expansion import Expansion
 from hub.model.notifications import Broadcast, Marks, Notification
 from hub.model.users import Preferences, User
 
@@ -112,6 +113,7 @@ class Batch:
     deliveries: list[Delivery] = field(default_factory=list)
     payloads: list[Payload] = field(default_factory=list)
     digests: list[DigestMove] = field(default_factory=list)  # of what was stored before
+    expansions: list[Expansion] = field(default_factory=list)  # of the broadcasts, on addressed channels
     scheduled: list[ScheduledPart] = field(default_factory=list)
     log: list[LogEntry] = field(default_factory=list)
 

@@ -11,7 +11,9 @@ from hub.model.notifications import Broadcast, Notification
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import Mark
+from hub.ports.dead_letters import DeadLetterStore
 from hub.ports.devices import DeviceStore
+from hub.ports.expansions import ExpansionStore
 from hub.ports.push_subscriptions import PushSubscriptionStore
 from hub.ports.receipts import ReceiptStore
 from hub.ports.rows import (
@@ -362,6 +364,8 @@ class Store(
     SuppressionStore,
     InboxStore,
     EventStore,
+    ExpansionStore,
+    DeadLetterStore,
     DefinitionStore,
     KeyStore,
     SendingStore,

@@ -26,7 +26,7 @@ from tests.support.command import ROOT, Ended, Running, Shell, closed_pipe, clus
 COMMANDS = [
     ("up",), ("node",), ("generate",), ("migrate",), ("apply",), ("export",), ("send",), ("tail",),
     ("keys", "create"), ("keys", "list"), ("keys", "revoke"), ("keys", "rotate"), ("token",), ("demo", "github"),
-    ("dashboard",), ("doctor",), ("verify",),
+    ("dashboard",), ("doctor",), ("verify",), ("replay",),
 ]  # fmt: skip
 HEAVY = ("sqlalchemy", "uvicorn", "alembic", "jsonschema_rs", "starlette", "asyncpg", "jinja2")
 

@@ -115,6 +115,17 @@ async def test_a_server_that_never_works_is_left_alone_and_let_back(
     assert [line.provider for line in await store.log(LogQuery(10, state="provider_back"))] == ["a"]
 
 
+@pytest.mark.req("I9")
+async def test_a_server_that_only_hangs_is_left_alone_too(
+    store: SqlStore, partition: Partition, clock: FakeClock
+) -> None:
+    hung = Pigeon("a", refusing(Unclear("timeout", "No answer.")), connections=1)
+    await planned(partition, "evt_1", *(f"user{number:02}" for number in range(20)))
+    await Loft(store, clock, PigeonPost([hung, Pigeon("b", connections=1)], repeats=False)).round()
+    assert len(hung.asked) == 5
+    assert [line.provider for line in await store.log(LogQuery(10, state="provider_out"))] == ["a"]
+
+
 @pytest.mark.req("I8")
 async def test_a_transient_failure_is_tried_again_later(
     store: SqlStore, partition: Partition, clock: FakeClock

@@ -152,7 +152,7 @@ async def test_each_answer_is_told_apart(
         ),
         (Say(403, b"no"), "bad_credentials"),
         (Say(200, b"{}"), "bad_credentials"),
-        (Hang(), "token_timeout"),
+        (Hang(), "token_failed"),
     ],
     ids=str,
 )

@@ -129,7 +129,9 @@ class Access:
             ask = partial(Request(), timeout=self._timeout_seconds)
             self._renewing = asyncio.ensure_future(asyncio.to_thread(self._credentials.refresh, ask))
         if not await in_time(self._renewing, self._timeout_seconds):
-            return RetryAfter("token_timeout", "Google's token server did not answer in time.")
+            return RetryAfter(
+                "token_failed", "No access token: Google's token server did not answer in time."
+            )
         error = self._renewing.exception()
         if error is None:
             return None

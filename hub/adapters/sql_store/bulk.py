@@ -69,13 +69,14 @@ def columns_as(db: Database, rows: Sequence[Row]) -> tuple[Any, ...]:
 
 async def insert_rows(
     db: Database, connection: AsyncConnection, table: Table, rows: Sequence[Row], *, ignore_known: bool = True
-) -> None:
-    """Insert them; with `ignore_known` those whose key is there stay as they are."""
-    if rows:
-        text = _text(table, db.sqlite, ignore_known)
-        # PostgreSQL takes columns as arrays: one execution instead of one for each row.
-        given = list(rows) if db.sqlite else columns_as(db, rows)
-        await connection.exec_driver_sql(text, given)
+) -> int:
+    """Insert them; with `ignore_known` those whose key is there stay as they are. Returns how many were inserted."""
+    if not rows:
+        return 0
+    text = _text(table, db.sqlite, ignore_known)
+    # PostgreSQL takes columns as arrays: one execution instead of one for each row.
+    given = list(rows) if db.sqlite else columns_as(db, rows)
+    return (await connection.exec_driver_sql(text, given)).rowcount
 
 
 @cache

@@ -12,9 +12,10 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Database
+from hub.adapters.sql_store.expansions import stop_expansions
 from hub.adapters.sql_store.journal import cancel_deliveries
 from hub.adapters.sql_store.rows import audience_key
-from hub.adapters.sql_store.tables import broadcasts, deliveries, notifications
+from hub.adapters.sql_store.tables import broadcasts, deliveries, expansions, notifications
 from hub.model.notifications import Broadcast, Notification
 from hub.ports import Batch, LogEntry
 
@@ -127,20 +128,40 @@ async def _take_back(
 async def collapse_broadcasts(
     db: Database, connection: AsyncConnection, batch: Batch, retracted: set[str]
 ) -> Replaced:
-    """Apply the collapse keys of a batch's broadcasts: the same key and audience."""
+    """Apply the collapse keys of a batch's broadcasts: the same key and audience.
+
+    Of what is replaced no expansion goes on. It leaves the app only for something that the app shows.
+    """
     replaced = Replaced()
     replaced.hidden = {row.id: "retracted" for row in batch.broadcasts if row.event_id in retracted}
+    expanded = {row.broadcast_id for row in batch.expansions}
     standing: dict[_Key, Broadcast] = {}
+    showing: set[_Key] = set()
     for row in batch.broadcasts:
-        if row.collapse_key is None or not row.in_app or row.event_id in retracted:
+        if row.collapse_key is None or row.event_id in retracted or not (row.in_app or row.id in expanded):
             continue
         key = (row.collapse_key, audience_key(row.audience))
+        if row.in_app:
+            showing.add(key)
         if older := standing.get(key):
-            replaced.hidden[older.id] = "collapsed"
-            _note(replaced, older, batch)
+            replaced.cancelled.add(older.id)
+            if older.in_app and row.in_app:
+                replaced.hidden[older.id] = "collapsed"
+                _note(replaced, older, batch)
         standing[key] = row
-    if not standing:
-        return replaced
+    if standing:
+        await _collapse_stored_broadcasts(db, connection, batch, replaced, set(standing), showing)
+    return replaced
+
+
+async def _collapse_stored_broadcasts(
+    db: Database,
+    connection: AsyncConnection,
+    batch: Batch,
+    replaced: Replaced,
+    keys: set[_Key],
+    showing: set[_Key],
+) -> None:
     found = await connection.execute(
         select(
             broadcasts.c.id,
@@ -149,24 +170,37 @@ async def collapse_broadcasts(
             broadcasts.c.category,
             broadcasts.c.collapse_key,
             broadcasts.c.audience_key,
+            broadcasts.c.shown,
         )
         .where(
-            db.among(broadcasts.c.collapse_key, {key for key, _ in standing}),
+            db.among(broadcasts.c.collapse_key, {key for key, _ in keys}),
             broadcasts.c.collapse_key.is_not(None),
-            broadcasts.c.shown,
+            broadcasts.c.hidden.is_(None),
         )
         .order_by(broadcasts.c.seq)
     )
-    older_rows = [row for row in found if (row.collapse_key, row.audience_key) in standing]
-    if ids := [row.id for row in older_rows]:
+    own = {row.id for row in batch.broadcasts}
+    older = [row for row in found if (row.collapse_key, row.audience_key) in keys and row.id not in own]
+    if not older:
+        return
+    ids = [row.id for row in older]
+    await stop_expansions(
+        connection, "collapsed", batch.lease.clock_us, db.among(expansions.c.broadcast_id, ids)
+    )
+    hide = [row for row in older if not row.shown or (row.collapse_key, row.audience_key) in showing]
+    if hide:
         await connection.execute(
-            update(broadcasts).where(db.among(broadcasts.c.id, ids)).values(shown=False, hidden="collapsed")
+            update(broadcasts)
+            .where(db.among(broadcasts.c.id, [row.id for row in hide]))
+            .values(shown=False, hidden="collapsed")
         )
-        replaced.collapsed[BROADCASTS] = [*ids, *replaced.collapsed.get(BROADCASTS, ())]
-        replaced.log += [
-            _entry(batch, row.event_id, None, row.id, row.type, row.category) for row in older_rows
+    gone = [row for row in hide if row.shown]
+    if gone:
+        replaced.collapsed[BROADCASTS] = [
+            *(row.id for row in gone),
+            *replaced.collapsed.get(BROADCASTS, ()),
         ]
-    return replaced
+        replaced.log += [_entry(batch, row.event_id, None, row.id, row.type, row.category) for row in gone]
 
 
 def _note(replaced: Replaced, row: Notification | Broadcast, batch: Batch) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import desc, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
+from hub.adapters.sql_store.expansions import stop_expansions
 from hub.adapters.sql_store.journal import append_log, cancel_deliveries
 from hub.adapters.sql_store.locks import hold_commits
 from hub.adapters.sql_store.rows import broadcast_of, delivery_of, log_entry_of, notification_of
@@ -17,6 +18,7 @@ from hub.adapters.sql_store.tables import (
     broadcast_marks,
     broadcasts,
     deliveries,
+    expansions,
     log,
     notifications,
     retractions,
@@ -77,9 +79,13 @@ class EventRows(Part):
     async def event_sums(self, event_id: str) -> dict[str, int]:
         """recipients, in_app, suppressed, rejected, deliveries, seen, read.
 
-        For broadcasts `seen` and `read` count who marked it by itself; "all read" leaves no trace per reader.
+        `deliveries`: with those that expansions of broadcasts have made so far. For broadcasts `seen` and `read` count
+        who marked it by itself; "all read" leaves no trace per reader.
         """
         names = ("recipients", "in_app", "suppressed", "rejected", "deliveries")
+        expanded = select(func.coalesce(func.sum(expansions.c.deliveries), 0)).where(
+            expansions.c.event_id == event_id
+        )
         planned = select(*(func.coalesce(func.sum(slices.c[name]), 0).label(name) for name in names))
         personal = select(
             func.count(notifications.c.seen_at_us), func.count(notifications.c.read_at_us)
@@ -91,7 +97,9 @@ class EventRows(Part):
             sums = (await connection.execute(planned.where(slices.c.event_id == event_id))).mappings().one()
             own = (await connection.execute(personal)).one()
             others = (await connection.execute(shared)).one()
+            more = int(await connection.scalar(expanded) or 0)
         counted = {name: int(sums[name]) for name in names}
+        counted["deliveries"] += more
         return {**counted, "seen": own[0] + others[0], "read": own[1] + others[1]}
 
     async def event_notifications(self, event_id: str, after: str | None, limit: int) -> list[Notification]:
@@ -175,7 +183,14 @@ class EventRows(Part):
             .returning(broadcasts)
         )
         shared = [broadcast_of(row) for row in over]
-        entries = await cancel_deliveries(connection, "retracted", now_us, deliveries.c.event_id == event_id)
+        # A broadcast's deliveries may be millions: they are cancelled page by page, beside what else there is to do.
+        await stop_expansions(connection, "retracted", now_us, expansions.c.event_id == event_id)
+        addressed = deliveries.c.notification_id.not_in(
+            select(expansions.c.broadcast_id).where(expansions.c.event_id == event_id)
+        )
+        entries = await cancel_deliveries(
+            connection, "retracted", now_us, deliveries.c.event_id == event_id, addressed
+        )
         named = await connection.execute(
             select(slices.c.type, slices.c.category).where(slices.c.event_id == event_id).limit(1)
         )

@@ -7,7 +7,7 @@ planned whole: call it when the queue is empty. What retention has dropped is no
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, select, union_all
+from sqlalchemy import JSON, BigInteger, ColumnElement, Select, case, cast, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
@@ -15,6 +15,7 @@ from hub.adapters.sql_store.rows import MINUTE_US
 from hub.adapters.sql_store.tables import (
     broadcasts,
     deliveries,
+    expansions,
     leases,
     log,
     log_counters,
@@ -45,6 +46,7 @@ class Ledger(Part):
                 *await _slice_sums(connection, kept),
                 *await _rows_of_slices(connection, kept),
                 *await _deliveries_of_slices(connection, kept),
+                *await self._expansions(connection, since_us),
                 *await _strays(connection, since_us),
                 *await _whole_events(connection, since_us),
                 *await _counters(connection, since_us),
@@ -73,6 +75,29 @@ class Ledger(Part):
         return [
             f"Partition {row.partition}: {row.rows} notifications share the moment {row.created_at_us}."
             for row in await _rows(connection, twice)
+        ]
+
+    async def _expansions(self, connection: AsyncConnection, since_us: int) -> list[str]:
+        """Of a broadcast's audience everybody ended in one place. What is not done may still grow."""
+        if self._db.sqlite:
+            each: Any = func.json_each(expansions.c.counts).table_valued("key", "value")
+        else:
+            each = func.json_each_text(cast(expansions.c.counts, JSON)).table_valued("key", "value")
+        counted = select(func.coalesce(func.sum(cast(each.c.value, BigInteger)), 0)).scalar_subquery()
+        total = expansions.c.deliveries + counted
+        missing = ~select(broadcasts.c.seq).where(broadcasts.c.id == expansions.c.broadcast_id).exists()
+        kept = (expansions.c.due_at_us >= since_us) & (expansions.c.done_at_us.is_not(None) | missing)
+        wrong = select(expansions, total.label("total"), missing.label("missing")).where(
+            kept, missing | expansions.c.audience.is_(None) | (expansions.c.audience != total)
+        )
+        return [
+            f"{_of(row)}: the {row.channel} expansion "
+            + (
+                "has no broadcast."
+                if row.missing
+                else f"is done with an audience of {row.audience}, of whom {row.total} are accounted for."
+            )
+            for row in await _rows(connection, wrong)
         ]
 
 
@@ -135,17 +160,28 @@ async def _rows_of_slices(connection: AsyncConnection, kept: _Kept) -> list[str]
 
 
 async def _deliveries_of_slices(connection: AsyncConnection, kept: _Kept) -> list[str]:
+    expanded = (
+        select(
+            expansions.c.event_id,
+            expansions.c.slice_key,
+            func.sum(expansions.c.deliveries).label("deliveries"),
+        )
+        .group_by(expansions.c.event_id, expansions.c.slice_key)
+        .subquery()
+    )
     counted = (
         select(deliveries.c.event_id, deliveries.c.slice_key, func.count().label("rows"))
         .group_by(deliveries.c.event_id, deliveries.c.slice_key)
         .subquery()
     )
     stored = func.coalesce(counted.c.rows, 0)
-    planned = slices.c.deliveries - slices.c.erased_deliveries
+    planned = slices.c.deliveries - slices.c.erased_deliveries + func.coalesce(expanded.c.deliveries, 0)
     on = (counted.c.event_id == slices.c.event_id) & (counted.c.slice_key == slices.c.slice_key)
+    also = (expanded.c.event_id == slices.c.event_id) & (expanded.c.slice_key == slices.c.slice_key)
     wrong = (
         select(slices.c.event_id, slices.c.slice_key, planned.label("planned"), stored.label("stored"))
         .outerjoin_from(slices, counted, on)
+        .outerjoin(expanded, also)
         .where(kept, planned != stored)
     )
     return [

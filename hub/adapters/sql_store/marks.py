@@ -190,6 +190,7 @@ class MarkWriter(Part):
         if ids:
             entries += await self._cancel_seen(connection, user_id, sorted(ids), now_us)
         await self._mark_all_shared(connection, user_id, mark, category, through_seq, now_us)
+        entries += await self._cancel_shared(connection, user_id, category, through_seq, now_us)
         await append_log(self._db, connection, entries)
 
     async def _mark_all_shared(
@@ -218,6 +219,23 @@ class MarkWriter(Part):
         # The first moment stands: said again about the same broadcasts it changes nothing.
         await connection.execute(
             self._db.insert(watermarks).values(**row, at_us=now_us).on_conflict_do_nothing()
+        )
+
+    async def _cancel_shared(
+        self, connection: AsyncConnection, user_id: str, category: str | None, through_seq: int, now_us: int
+    ) -> list[LogEntry]:
+        """Cancel what waits of broadcasts that a watermark covers."""
+        which = [broadcasts.c.seq <= through_seq]
+        if category is not None:
+            which.append(broadcasts.c.category == category)
+        covered = select(broadcasts.c.id).where(broadcasts.c.id == deliveries.c.notification_id, *which)
+        return await cancel_deliveries(
+            connection,
+            "seen",
+            now_us,
+            deliveries.c.user_id == user_id,
+            deliveries.c.condition.in_(("offline", "unseen")),
+            covered.exists(),
         )
 
     async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> None:

@@ -16,6 +16,7 @@ from hub.adapters.sql_store.tables import (
     broadcast_targets,
     broadcasts,
     deliveries,
+    expansions,
     leases,
     log,
     log_counters,
@@ -114,7 +115,10 @@ class Operations(Part):
             for table in (broadcast_marks, broadcast_targets):
                 await connection.execute(delete(table).where(self._db.among(table.c.seq, seqs)))
         removed = 0
-        whole = (notifications, broadcasts, deliveries, attempts, payloads, scheduled, retractions, slices)
+        whole = (
+            *(notifications, broadcasts, deliveries, attempts, payloads),
+            *(expansions, scheduled, retractions, slices),
+        )
         for table in whole:
             gone = await connection.execute(delete(table).where(self._db.among(table.c.event_id, ids)))
             removed += gone.rowcount

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.bulk import Row, insert_rows
 from hub.adapters.sql_store.collapse import collapse_broadcasts, collapse_notifications
+from hub.adapters.sql_store.expansions import insert_expansions
 from hub.adapters.sql_store.journal import WAITING, append_log, cancelled_entry
 from hub.adapters.sql_store.leases import advance
 from hub.adapters.sql_store.people_rows import erased_since, merge_named, new_pseudonym
@@ -79,6 +80,9 @@ class Planning(Situations):
         await self._insert_notifications(connection, batch, hidden)
         await self._insert_broadcasts(connection, batch, hidden)
         await move_digests(self._db, connection, batch.digests)
+        await insert_expansions(
+            self._db, connection, batch, {**dict.fromkeys(over.cancelled, "collapsed"), **over.hidden}
+        )
         entries += await self._insert_deliveries(connection, batch, gone, replaced.cancelled)
         await insert_rows(self._db, connection, payloads, _payload_rows(batch, gone))
         if batch.scheduled:
@@ -113,6 +117,7 @@ class Planning(Situations):
             broadcasts=[b for b in batch.broadcasts if (b.event_id, b.slice_key or prefix) not in stored],
             deliveries=[d for d in batch.deliveries if d.event_id not in done],
             payloads=[p for p in batch.payloads if (p.event_id, p.slice_key) not in stored],
+            expansions=[e for e in batch.expansions if e.event_id not in done],
             scheduled=[part for part in batch.scheduled if part.event_id not in done],
             log=[entry for entry in batch.log if entry.event_id not in done],
         )

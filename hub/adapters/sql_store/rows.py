@@ -8,6 +8,7 @@ import msgspec
 
 from hub.model.deliveries import Delivery
 from hub.model.events import BroadcastAudience
+from hub.model.expansion import Expansion
 from hub.model.notifications import Broadcast, Content, Marks, Notification, Reason
 from hub.model.users import NOTHING_CHOSEN, Preferences, Profile, User
 from hub.model.vocabulary import Channel
@@ -28,6 +29,7 @@ _preferences = msgspec.json.Decoder(Preferences)
 _attributes = msgspec.json.Decoder(dict[str, Any])
 _names = msgspec.json.Decoder(tuple[str, ...])
 _channels = msgspec.json.Decoder(tuple[Channel, ...])
+_counts = msgspec.json.Decoder(dict[str, int])
 
 
 def document(value: object) -> str:
@@ -201,6 +203,48 @@ def delivery_of(row: Any) -> Delivery:
         tried_at_us=row.tried_at_us,
         served=_names.decode(row.served) if row.served else (),
         slice_key=row.slice_key,
+        reason=row.reason,
+        provider=row.provider,
+    )
+
+
+def expansion_values(row: Expansion, stopped: str | None) -> tuple[Any, ...]:
+    """An expansion as columns, in the table's order. `stopped`: why it is over before it began."""
+    return (
+        row.broadcast_id,
+        row.channel.value,
+        row.seq,
+        row.event_id,
+        row.slice_key,
+        row.condition,
+        document(row.fallback),
+        row.due_at_us,
+        row.cursor,
+        row.audience,
+        row.deliveries,
+        document(row.counts),
+        stopped or row.stopped,
+        row.done_at_us,
+    )
+
+
+def expansion_of(row: Any) -> Expansion:
+    """An expansion from its columns."""
+    return Expansion(
+        broadcast_id=row.broadcast_id,
+        channel=Channel(row.channel),
+        seq=row.seq,
+        event_id=row.event_id,
+        slice_key=row.slice_key,
+        condition=row.condition,
+        due_at_us=row.due_at_us,
+        fallback=_channels.decode(row.fallback),
+        cursor=row.cursor,
+        audience=row.audience,
+        deliveries=row.deliveries,
+        counts=_counts.decode(row.counts),
+        stopped=row.stopped,
+        done_at_us=row.done_at_us,
     )
 
 

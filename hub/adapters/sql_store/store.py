@@ -1,10 +1,12 @@
 """`SqlStore`: every part of the store over one database."""
 
+from hub.adapters.sql_store.dead_letters import DeadLetters
 from hub.adapters.sql_store.definitions import Definitions
 from hub.adapters.sql_store.devices import Devices
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.erasure import Erasure
 from hub.adapters.sql_store.events import EventRows
+from hub.adapters.sql_store.expansions import Expansions
 from hub.adapters.sql_store.inbox import InboxPages
 from hub.adapters.sql_store.keys import Keys
 from hub.adapters.sql_store.leases import Leases
@@ -29,6 +31,7 @@ class SqlStore(
     Planning,
     Timings,
     UnreadCounts,
+    Expansions,
     Users,
     Topics,
     Erasure,
@@ -36,6 +39,7 @@ class SqlStore(
     InboxPages,
     MarkWriter,
     EventRows,
+    DeadLetters,
     Definitions,
     Keys,
     Receipts,

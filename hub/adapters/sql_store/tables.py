@@ -68,7 +68,10 @@ class SliceRow(Table, table=True):
     """
 
     __tablename__ = "slices"
-    __table_args__ = (Index("slices_planned", "planned_at_us"),)
+    __table_args__ = (
+        Index("slices_planned", "planned_at_us"),
+        Index("slices_rejected", "planned_at_us", "event_id", "slice_key", **where("error IS NOT NULL")),
+    )
     event_id: str = key()
     slice_key: str = key()
     type: str = word()
@@ -300,9 +303,10 @@ class DeviceRow(Table, table=True):
 
 
 class ExpansionRow(Table, table=True):
-    """A broadcast on its way to one addressed channel: up to which user (`cursor`) it is expanded, and what came of it.
+    """A broadcast on its way to one addressed channel: how far it is expanded (`cursor`), and what came of it.
 
-    `counts`: JSON of users per reason that got no delivery. `done_at_us`: everybody was looked at.
+    `counts`: JSON of users per reason that got no delivery. `audience`: counted once, with the last page. `stopped`: why
+    it goes on no more; the cursor is then the last delivery that was looked at to be cancelled. `done_at_us`: all is done.
     """
 
     __tablename__ = "expansions"
@@ -315,11 +319,14 @@ class ExpansionRow(Table, table=True):
     seq: int = moment()
     event_id: str = word()
     slice_key: str = word()
+    condition: str = word()
+    fallback: str = document()
     due_at_us: int = moment()
     cursor: str = word()
-    audience: int = moment()
+    audience: int | None = moment()
     deliveries: int = moment()
     counts: str = document()
+    stopped: str | None = word()
     done_at_us: int | None = moment()
 
 
@@ -394,7 +401,11 @@ class UserRow(Table, table=True):
     """A user with profile and preferences. `version` rises with every change of either."""
 
     __tablename__ = "users"
-    __table_args__ = (Index("users_timezone", "timezone", **where("timezone IS NOT NULL")),)
+    __table_args__ = (
+        Index("users_timezone", "timezone", **where("timezone IS NOT NULL")),
+        Index("users_email", "id", **where("email IS NOT NULL")),
+        Index("users_phone", "id", **where("phone IS NOT NULL")),
+    )
     id: str = key()
     name: str | None = document()
     avatar: str | None = document()
@@ -417,6 +428,7 @@ class SubscriptionRow(Table, table=True):
         Index("subscriptions_open", "user_id", "topic", unique=True, **where("until_seq IS NULL")),
         Index("subscriptions_topic", "topic", "user_id", **where("until_seq IS NULL")),
         Index("subscriptions_over", "until_seq", **where("until_seq IS NOT NULL")),
+        Index("subscriptions_left", "topic", "user_id", **where("until_seq IS NOT NULL")),
     )
     user_id: str = key()
     topic: str = key()

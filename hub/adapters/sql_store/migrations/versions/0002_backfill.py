@@ -152,13 +152,22 @@ def expanding() -> None:
         big("seq"),
         name("event_id"),
         name("slice_key"),
+        name("condition"),
+        text("fallback"),
         big("due_at_us"),
         name("cursor"),
-        big("audience"),
+        big("audience", null=True),
         big("deliveries"),
         text("counts"),
+        name("stopped", null=True),
         big("done_at_us", null=True),
         sa.PrimaryKeyConstraint("broadcast_id", "channel"),
     )
     op.create_index("expansions_due", "expansions", ["due_at_us"], **where("done_at_us IS NULL"))
     op.create_index("expansions_event", "expansions", ["event_id"])
+    op.create_index("users_email", "users", ["id"], **where("email IS NOT NULL"))
+    op.create_index("users_phone", "users", ["id"], **where("phone IS NOT NULL"))
+    left = where("until_seq IS NOT NULL")
+    op.create_index("subscriptions_left", "subscriptions", ["topic", "user_id"], **left)
+    rejected = where("error IS NOT NULL")
+    op.create_index("slices_rejected", "slices", ["planned_at_us", "event_id", "slice_key"], **rejected)
