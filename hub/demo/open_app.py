@@ -14,9 +14,12 @@ OPEN_SECONDS: Final = 20.0
 
 
 class OpenApp:
-    """What an app in front of its user has shown."""
+    """What an app in front of its user has shown. `marks`: like a feed, it marks as seen what it shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, hub: Deployment, user: str, *, marks: bool) -> None:
+        self._hub = hub
+        self._user = user
+        self._marks = marks
         self.shown: list[dict[str, Any]] = []  # notifications, oldest first
         self._ready = asyncio.Event()
         self._more = asyncio.Event()
@@ -34,38 +37,41 @@ class OpenApp:
         """Whether a notification with this in its title was shown."""
         return any(title in one["title"] for one in self.shown)
 
-    async def follow(self, hub: Deployment, user: str) -> None:
+    async def follow(self) -> None:
         """Read the stream until cancelled."""
         try:
-            async with hub.stream(user) as answer:
+            async with self._hub.stream(self._user) as answer:
                 kind = ""
                 async for line in answer.aiter_lines():
                     name, _, value = line.partition(": ")
                     if name == "event":
                         kind = value
                     elif name == "data":
-                        self._take(kind, json.loads(value))
+                        await self._take(kind, json.loads(value))
         except httpx2.HTTPError as error:
-            raise StoryFailed(f"the app of {user} lost its connection: {error}.") from None
+            raise StoryFailed(f"the app of {self._user} lost its connection: {error}.") from None
 
     async def ready(self) -> None:
         """Return when the connection stands."""
         async with asyncio.timeout(OPEN_SECONDS):
             await self._ready.wait()
 
-    def _take(self, kind: str, data: dict[str, Any]) -> None:
+    async def _take(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "ready":
             self._ready.set()
         elif kind == "notification":
             self.shown.append(data["notification"])
             self._more.set()
+            if self._marks:
+                mark = {"mark": "seen", "ids": [data["notification"]["id"]]}
+                await self._hub.call("POST", "/v1/me/notifications/marks", mark, user=self._user)
 
 
 @asynccontextmanager
-async def opened_app(hub: Deployment, user: str) -> AsyncIterator[OpenApp]:
+async def opened_app(hub: Deployment, user: str, *, marks: bool = False) -> AsyncIterator[OpenApp]:
     """An app that is open meanwhile."""
-    app = OpenApp()
-    task = asyncio.create_task(app.follow(hub, user))
+    app = OpenApp(hub, user, marks=marks)
+    task = asyncio.create_task(app.follow())
     try:
         await app.ready()
         yield app
