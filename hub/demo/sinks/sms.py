@@ -45,7 +45,7 @@ class SmsSink(WebSink):
 
     async def _take(self, request: web.Request) -> web.Response:
         form = {name: str(value) for name, value in (await request.post()).items()}
-        if request.headers.get("Authorization") != aiohttp.BasicAuth(self._account, self._token).encode():
+        if request.headers.get("Authorization") != aiohttp.encode_basic_auth(self._account, self._token):
             return _problem(401, 20003, "Authenticate")
         if not form.get("To") or not form.get("Body"):
             return _problem(400, 21602, "Message body is required.")
