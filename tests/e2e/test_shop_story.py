@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -79,7 +81,7 @@ async def test_the_whole_story(tmp_path: Path, database_url: str) -> None:
 
         # Nobody got what they did not choose, and nothing came twice.
         assert town.everything() == expected
-        assert sum(expected.values()) == len(town.came())
+        assert town.count() == sum(expected.values())
         ids = Counter((one.channel, one.user, one.id) for one in town.came() if one.channel != "web_push")
         assert set(ids.values()) == {1}
         assert town.push.refused == []
@@ -237,40 +239,45 @@ async def test_a_sale_is_delivered_whole_by_two_senders(tmp_path: Path, database
                 expected[user, channel, mark] += 1
         for first in range(0, 600, 50):
             await town.cluster.publish_many(events[first : first + 50])
-        await town.until(lambda: len(town.came()) >= sum(expected.values()), 90)
+        await town.until(lambda: town.count() >= sum(expected.values()), 90)
         await town.cluster.drained()
         assert await town.cluster.ledger() == []
         assert town.everything() == expected
-        assert len(town.came()) == sum(expected.values())
+        assert town.count() == sum(expected.values())
 
 
 # ---------------------------------------------------------------- clarion demo shop
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Where somebody tries the demo. Its path is short, for the name of a Unix socket may be no longer than 100 bytes."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def surroundings(folder: Path) -> dict[str, str]:
     """What a demo must not care about: a hub of the user's own, set in the environment and in `.env`."""
-    folder.mkdir()
     (folder / ".env").write_text("CLARION_DATABASE_URL=postgresql://nobody@127.0.0.1:1/none\n")
-    (folder / "temporary").mkdir()
+    (folder / "t").mkdir()
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("CLARION_")},
         "CLARION_REDIS_URL": "redis://127.0.0.1:1",
         "CLARION_DATA_DIR": str(folder / "mine"),
         "CLARION_PORT": "1",
         "PYTHONPATH": str(ROOT),
-        "TMPDIR": str(folder / "temporary"),
+        "TMPDIR": str(folder / "t"),
         "COLUMNS": "80",
         "LC_ALL": "C.UTF-8",
     }
 
 
 @pytest.mark.timeout(420)
-def test_the_demo_plays_it_for_a_newcomer(tmp_path: Path) -> None:
-    folder = tmp_path / "home"
-    environment = surroundings(folder)
+def test_the_demo_plays_it_for_a_newcomer(home: Path) -> None:
+    environment = surroundings(home)
     done = subprocess.run(
         [sys.executable, "-m", "hub", "demo", "shop", "--fast", "--json"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False,
+        cwd=home, env=environment, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -285,17 +292,16 @@ def test_the_demo_plays_it_for_a_newcomer(tmp_path: Path) -> None:
     assert [line["ok"] for line in lines if line["kind"] == "checked"] == [True, True]
     [missing] = [line for line in lines if line["kind"] == "figures" and line[""] == "missing"]
     assert missing["sale"] == "0"
-    assert list((folder / "temporary").iterdir()) == []
-    assert sorted(path.name for path in folder.iterdir()) == [".env", "temporary"]
+    assert list((home / "t").iterdir()) == []
+    assert sorted(path.name for path in home.iterdir()) == [".env", "t"]
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) -> None:
-    folder = tmp_path / "home"
-    environment = surroundings(folder)
+def test_the_demo_that_is_stopped_leaves_nothing(home: Path, number: int) -> None:
+    environment = surroundings(home)
     command = [sys.executable, "-m", "hub", "demo", "shop", "--json"]
-    with Running(command, environment, folder) as demo:
+    with Running(command, environment, home) as demo:
         demo.line('"kind":"arrived"')
         children = _descendants(demo.process.pid)
         assert len(children) >= 4  # the supervisor, Valkey, node, generator, sender
@@ -303,7 +309,7 @@ def test_the_demo_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) ->
         assert demo.end() == 130
         assert "Traceback" not in demo.said
     assert [pid for pid in children if is_alive(pid)] == []
-    assert list((folder / "temporary").iterdir()) == []
+    assert list((home / "t").iterdir()) == []
 
 
 def _descendants(pid: int) -> list[int]:

@@ -107,6 +107,11 @@ class Town:
             )
         return found
 
+    def count(self) -> int:
+        """How many messages arrived."""
+        mails = sum(len(sink.messages) for sink in self.mail.values())
+        return mails + len(self.sms.messages) + len(self.push.received)
+
     def got(self, user: str, channel: str, mark: str) -> list[Came]:
         """What one user got about something."""
         return [
