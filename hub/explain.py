@@ -6,10 +6,12 @@ from hub.batches import CatalogSource
 from hub.errors import Refused
 from hub.model.explanation import explain_rules
 from hub.model.notifications import Reason
+from hub.model.types import TypeVersion
 from hub.model.users import Profile, User
 from hub.model.visibility import visible
 from hub.model.vocabulary import Channel
 from hub.ports import Clock, Store
+from hub.timing import throttled_since_us
 
 
 class Explain:
@@ -38,15 +40,31 @@ class Explain:
         users = await self._store.load_users([user_id], with_subscriptions=True)
         user = users.get(user_id) or User(Profile(user_id))
         category = catalog.categories.get(version.definition.category)
+        now_us = self._clock.now_us()
         answer: dict[str, Any] = {
             "user": user_id,
             "type": type,
             "category": version.definition.category,
-            "rules": explain_rules(version, category, user, self._available, now_us=self._clock.now_us()),
+            "rules": explain_rules(
+                version,
+                category,
+                user,
+                self._available,
+                now_us=now_us,
+                recent=await self._recent(user_id, version, now_us),
+            ),
         }
         if event_id is not None:
             answer["event"] = await self._event(user, event_id)
         return answer
+
+    async def _recent(self, user_id: str, kind: TypeVersion, now_us: int) -> int:
+        """How much of a type's throttle a user has used up."""
+        if kind.definition.throttle is None:
+            return 0
+        since_us = {kind.name: throttled_since_us(kind, now_us)}
+        found = await self._store.timing([], None, [user_id], since_us)
+        return found.recent.get((user_id, kind.name), 0)
 
     async def _event(self, user: User, event_id: str) -> dict[str, Any]:
         planned = await self._store.explain(user.profile.id, event_id)

@@ -120,8 +120,7 @@ class Carriers:
 
     async def _judge(self, provider: Provider, outcome: Outcome) -> None:
         breaker = self._breakers[provider.name]
-        hung = isinstance(outcome, Unclear)  # no answer: whoever only hangs must be left alone as well
-        if hung or (isinstance(outcome, RetryAfter) and outcome.is_providers_fault):
+        if isinstance(outcome, RetryAfter | Unclear) and outcome.is_providers_fault:
             if breaker.failed(self._clock.now_us()):
                 await self._say(provider, "provider_out", f"{outcome.code}: {outcome.detail}")
         elif breaker.worked():

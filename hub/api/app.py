@@ -16,6 +16,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from hub.api import (
+    bounces,
     callbacks,
     dead_letters,
     definitions,
@@ -28,6 +29,7 @@ from hub.api import (
     publish,
     push,
     topics,
+    unsubscribe,
     users,
 )
 from hub.api.docs import documentation_routes
@@ -48,6 +50,8 @@ TABLE: tuple[Route, ...] = (
     *definitions.ROUTES,
     *log.ROUTES,
     *dead_letters.ROUTES,
+    *bounces.ROUTES,
+    *unsubscribe.ROUTES,
     *keys.ROUTES,
     *callbacks.ROUTES,
     *health.ROUTES,

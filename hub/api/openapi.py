@@ -222,6 +222,15 @@ def _request_content(route: Route, named: dict[int, Json]) -> Json:
             return {NDJSON: {"schema": named[id(MergeItem)]}}
         case "form":
             return {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}
+        case "bounces":
+            one = _schema_of(route.body_schema, named)
+            array = {"type": "array", "items": one, "minItems": 1, "maxItems": 1000}
+            text = {"schema": {"type": "string"}}
+            return {
+                "application/json": {"schema": {"oneOf": [one, array]}},
+                "message/rfc822": text,
+                "multipart/report": text,
+            }
         case "merge":
             schema = _schema_of(route.body_schema or route.body, named)
             return {
@@ -254,6 +263,8 @@ def _responses(route: Route, named: dict[int, Json]) -> Json:
         good: Json = {"description": GOOD[status]}
         found[str(status)] = good
         media_type = "text/plain" if route.response is str else "application/json"
+        if route.is_page:
+            media_type = "text/html"
         if route.response is not None:
             good["content"] = {media_type: {"schema": _schema_of(route.response, named)}}
         if status == 422:
@@ -264,6 +275,10 @@ def _responses(route: Route, named: dict[int, Json]) -> Json:
             good["headers"] = {"Idempotency-Replayed": {"schema": {"type": "string", "const": "true"}}}
     for status in problem_statuses(route):
         found[str(status)] = {"$ref": f"#/components/responses/{status}"}
+    if route.is_page:
+        missing = _problem_response(404, PROBLEMS[404])
+        missing["content"]["text/html"] = {"schema": {"type": "string"}}
+        found["404"] = missing
     found["default"] = {
         "description": "Any other problem.",
         "content": {"application/problem+json": {"schema": {"$ref": REF.format(name="Problem")}}},

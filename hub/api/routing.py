@@ -26,7 +26,7 @@ from hub.model.addresses import json_fault
 from hub.model.vocabulary import is_id
 
 Access = Literal["open", "user", "publish", "users", "types", "read", "admin"]
-BodyKind = Literal["none", "json", "merge", "ndjson", "event", "events", "form"]
+BodyKind = Literal["none", "json", "merge", "ndjson", "event", "events", "form", "bounces"]
 
 SMALL_BODY_BYTES: Final = 256 * 1024
 OUR_IDS: Final = frozenset({"event", "key_id", "token"})  # path parameters that are looked up, never stored
@@ -61,6 +61,7 @@ class Route:
     other_statuses: tuple[int, ...] = ()  # further good answers, with the same body
     headers: tuple[str, ...] = ()  # request headers that matter: If-Match, Idempotency-Key
     quiet: bool = False  # a good answer leaves no access line: the event itself is in the delivery log
+    is_page: bool = False  # answers with HTML, and for who asks for HTML a 404 is a page too
     any_id: bool = False  # the first id may hold slashes (`key:<idempotency key>`)
 
     @property
@@ -207,6 +208,7 @@ _MEDIA: Final[Mapping[str, tuple[str, ...]]] = {
     "events": ("application/json", "application/x-ndjson", "application/jsonl", "application/ndjson"),
     "ndjson": ("application/x-ndjson", "application/jsonl", "application/ndjson", "application/json"),
     "form": ("application/x-www-form-urlencoded",),
+    "bounces": ("application/json", "message/rfc822", "multipart/report"),
 }
 # What curl -d and fetch() send when nobody thought of it: the body decides.
 _UNSAID: Final = ("", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream")

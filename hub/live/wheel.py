@@ -40,7 +40,7 @@ class Loop(Protocol):
 class Wheel:
     """Buckets of deadlines, one per tick; the loop's timer runs only while there is one."""
 
-    def __init__(self, loop: Loop, tick_seconds: float = 0.05) -> None:
+    def __init__(self, loop: Loop, tick_seconds: float = 0.25) -> None:
         self._loop = loop
         self._tick_seconds = tick_seconds
         self._buckets: dict[int, tuple[int, set[Timed]]] = {}  # the tick again: one object for all

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from hub.model.planning import planned_channels
 from hub.model.preferences import Cause
-from hub.model.rules import Question, check_throttle, checks
+from hub.model.rules import RULES, Question, check_throttle, checks
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import User
 from hub.model.vocabulary import Channel
@@ -32,14 +32,23 @@ def explain_rules(
     actor: str | None = None,
     topic: str | None = None,
     now_us: int = 0,
+    recent: int = 0,
 ) -> list[Explained]:
-    """Every rule that would apply today to a user and a type, channel by channel, in the order in which they decide."""
-    question = Question(kind, category, user, available, now_us, Cause(actor, topic))
+    """Every rule that would apply today to a user and a type, channel by channel, in the order in which they decide.
+
+    `recent`: how many notifications the type's throttle let through for this user in its time.
+    """
+    question = Question(kind, category, user, available, now_us, Cause(actor, topic), recent=recent)
     found = []
     for channel in planned_channels(kind, None):
         found += [Explained(channel, v.rule, v.allowed, v.detail) for v in checks(question, channel)]
         throttle = None if channel is Channel.IN_APP else check_throttle(question)
         found += [Explained(channel, throttle.rule, throttle.allowed, throttle.detail)] if throttle else []
+        digest = kind.definition.digest
+        if digest is not None and channel in digest.channels and not kind.definition.critical:
+            found.append(
+                Explained(channel, "digest", True, f"{RULES['digest'][:-1]} ({digest.window_seconds} s).")
+            )
         quiet = user.preferences.quiet_hours
         if channel is not Channel.IN_APP and quiet is not None and not kind.definition.critical:
             detail = f"From {quiet.start} to {quiet.end} in the user's zone, this channel waits."

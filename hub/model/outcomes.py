@@ -40,10 +40,14 @@ class GiveUp(Struct, frozen=True):
 
 
 class Unclear(Struct, frozen=True):
-    """The provider may have taken it: the connection ended between our last byte and its answer."""
+    """The provider may have taken it: the connection ended between our last byte and its answer.
+
+    `is_providers_fault`: as of `RetryAfter`; whoever only hangs is to be left alone as well.
+    """
 
     code: str
     detail: str
+    is_providers_fault: bool = True
 
 
 Outcome = Sent | RetryAfter | GiveUp | Unclear

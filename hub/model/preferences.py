@@ -144,7 +144,7 @@ def grid(
         category = categories.get(name, CategoryDefinition())
         if category.hidden:
             continue
-        title, description = _words(name, category, locale)
+        title, description = category_words(name, category, locale)
         locked = name in used and name not in ordinary
         cells = {
             channel: GridCell(
@@ -172,7 +172,8 @@ def _switches(preferences: Preferences) -> Preferences:
     return Preferences(channels=preferences.channels, categories=preferences.categories)
 
 
-def _words(name: str, category: CategoryDefinition, locale: str | None) -> tuple[str, str | None]:
+def category_words(name: str, category: CategoryDefinition, locale: str | None) -> tuple[str, str | None]:
+    """A category's title and description in a language."""
     title, description = category.title, category.description
     for key in reversed(locale_chain(category.locales, locale)):
         title = category.locales[key].title or title

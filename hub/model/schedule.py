@@ -103,9 +103,7 @@ def quiet_until(quiet: QuietHours | None, zone: str, at_us: int) -> int | None:
     if quiet is None or not _is_quiet(quiet, zone, at_us):
         return None
     end_us = next_local(quiet.end, zone, at_us)
-    while _is_quiet(
-        quiet, zone, end_us
-    ):  # skipped: it counts later, when the next quiet hours may have begun
+    while _is_quiet(quiet, zone, end_us):  # skipped, it counts later: the next ones may have begun
         end_us = next_local(quiet.end, zone, end_us + 1)
     return end_us
 

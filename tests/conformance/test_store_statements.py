@@ -106,3 +106,26 @@ async def test_what_is_looked_up_for_a_batch_is_a_handful_of_statements(
     assert [row.user_id for row in found.planned["evt_known", "0"].notifications] == ["user-1"]
     assert (found.retracted, set(found.users)) == (frozenset(), {"user-1"})
     assert found.catalog_version == await store.catalog_version()
+
+
+@pytest.mark.req("R25")
+async def test_what_a_generator_does_all_the_time_is_ready_made(
+    store: SqlStore, partition: Partition
+) -> None:
+    built: list[object] = []
+
+    def note(_connection: object, expression: object, *_: object) -> None:
+        built.append(expression)
+
+    batch = fill(partition, "new", 3, 2)
+    for engine in store._db.engines:
+        event.listen(engine, "before_execute", note)
+    await store.situation({"0": ["evt_new_0"]}, ["user-new-0"])
+    await partition.commit(batch)
+    await store.retracted(["evt_new_0"])
+    await store.due_scheduled(1, 10)
+    await store.heartbeat("one", "generator", 60)
+    await store.renew_leases([partition.lease], 60)
+    assert built == []  # no expression was built and compiled: that took longer than the database does
+    await store.load_users(["user-new-0"])
+    assert built

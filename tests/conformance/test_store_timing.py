@@ -327,6 +327,15 @@ async def test_nothing_is_kept_of_what_will_not_be_sent(store: SqlStore, partiti
     assert await store.ledger() == []
 
 
+async def test_a_retraction_takes_what_was_kept(store: SqlStore, partition: Partition) -> None:
+    batch = partition.batch()
+    add_kept(partition, batch, "evt_1", ["alice"])
+    add_kept(partition, batch, "evt_2", ["alice"])
+    await partition.commit(batch)
+    await store.retract("evt_1", NOW_US)
+    assert {event_id for event_id, _, _ in await kept(store)} == {"evt_2"}
+
+
 @pytest.mark.req("R10")
 async def test_erasure_takes_what_was_kept_for_one_user_and_renames_attempts(
     store: SqlStore, partition: Partition

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from hub.live.limits import Limits
 from tests.support.centrifuge_sdks import SDKS, STORIES, Hub, Make
 from tests.support.live_node import make_token
 from tests.support.live_server import LiveServer, live_server
@@ -52,3 +53,19 @@ async def test_sdk_of_an_operator_listens_to_the_log(make):
         await client.until("client_subscribed")
         server.node.publish("log", {"kind": "log", "entries": []})
         assert (await client.until("client_publication"))["data"] == {"kind": "log", "entries": []}
+
+
+@pytest.mark.req("R2")
+async def test_sdk_proves_by_itself_that_a_notification_was_read(make):
+    """The ping behind it comes outside of the announced rhythm; SDKs answer it as any other, and stay."""
+    limits = Limits(ping_seconds=600, proof_seconds=0.1)
+    async with live_server(limits) as server, make(server.websocket, make_token("alice")) as client:
+        await client.order("connect")
+        await client.until("connected")
+        for number in range(1, 6):
+            server.node.publish(
+                "#alice", {"kind": "notification", "notification": {"title": f"{number}"}}, report_id="ntf_1"
+            )
+            assert await client.title() == f"{number}"
+            await server.node.until(lambda number=number: len(server.node.alive) == number)
+        assert not [one for one in client.seen if one["event"] in ("connecting", "disconnected")][1:]

@@ -291,6 +291,20 @@ async def test_a_login_and_a_wrong_one(tmp_path: Path) -> None:
         assert none.code == "login"
 
 
+@pytest.mark.req("R34", "R35")
+async def test_no_password_goes_in_the_clear_over_a_network(tmp_path: Path) -> None:
+    async with smtp_sink(users={"clarion": "s3cret"}) as sink:
+        address = sink.url(user="clarion", password="s3cret").replace(
+            "127.0.0.1", "127.1"
+        )  # no name of this machine
+        kept = await carry(address)
+        assert isinstance(kept, RetryAfter)
+        assert (kept.code, kept.is_providers_fault) == ("tls", True)
+        assert "starttls=0" in kept.detail
+        assert not [one for one in sink.commands if "AUTH" in one]
+        assert isinstance(await carry(address + "?starttls=0"), Sent)
+
+
 # ---------------------------------------------------------------- addresses
 
 

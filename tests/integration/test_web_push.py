@@ -11,11 +11,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from hub.model.outcomes import GiveUp, Outcome, RetryAfter, Sent, Unclear
 from hub.model.outgoing import Target
+from hub.ports import LogEntry
 from tests.support.clock import FakeClock
 from tests.support.push_service import SUBJECT, VAPID_KEY, Answer, Browser, PushService, open_push_service
+from workers.carriers import Carriers
 from workers.channels.push_breakers import FAILURES, PAUSES_SECONDS
 from workers.channels.push_message import PushMessage
-from workers.channels.retry_after import retry_after_seconds
 from workers.channels.web_push import LONGEST_TTL_SECONDS, WebPushProvider, web_push_sender
 
 pytestmark = pytest.mark.req("R7")
@@ -48,7 +49,7 @@ async def service(clock: FakeClock) -> AsyncIterator[PushService]:
 
 @pytest.fixture
 async def provider(clock: FakeClock, service: PushService) -> AsyncIterator[WebPushProvider]:
-    one = provider_for(clock, service.host, answer_seconds=0.3)
+    one = provider_for(clock, service.host, timeout_seconds=0.3)
     yield one
     await one.close()
 
@@ -180,24 +181,6 @@ async def test_what_may_work_later_is_tried_again_when_the_service_says(
     assert (outcome.code, outcome.seconds, outcome.is_providers_fault) == (str(status), seconds, False)
 
 
-def test_retry_after_is_seconds_or_a_date(clock: FakeClock) -> None:
-    for text, seconds in {
-        "Mon, 05 Jan 2026 12:01:30 GMT": 90.0,
-        "Monday, 05-Jan-26 12:01:30 GMT": 90.0,
-        "Mon, 05 Jan 2026 11:00:00 GMT": 0.0,
-        "Thu, 31 Dec 2099 00:00:00 GMT": 86_400.0,
-        "0": 0.0,
-        "999999999999999999999": 86_400.0,
-        "-5": None,
-        "1.5": None,
-        "soon": None,
-        "٣": None,
-        "": None,
-        None: None,
-    }.items():
-        assert retry_after_seconds(text, clock.now_us()) == seconds, text
-
-
 @pytest.mark.req("I8")
 @pytest.mark.parametrize(
     ("status", "body", "code"),
@@ -233,14 +216,13 @@ async def test_our_signatures_trouble_is_told_apart_from_a_dead_subscription(
 
 
 @pytest.mark.req("I9")
-async def test_garbage_hanging_and_hanging_up(provider: WebPushProvider, service: PushService) -> None:
-    garbage = await answered(provider, service, Answer(then="nonsense"))
-    assert isinstance(garbage, RetryAfter)
-    assert garbage.code == "garbage"
-    for then in ("hang", "drop"):
+async def test_garbage_hanging_and_hanging_up_may_have_arrived(
+    provider: WebPushProvider, service: PushService
+) -> None:
+    for then, code in (("hang", "timeout"), ("drop", "connection_lost"), ("nonsense", "connection_lost")):
         outcome = await answered(provider, service, Answer(then=then))
         assert isinstance(outcome, Unclear), then
-        assert outcome.code == "no_answer"
+        assert (outcome.code, outcome.is_providers_fault) == (code, False)
     assert await answered(provider, service, Answer()) == Sent("201")
 
 
@@ -293,11 +275,39 @@ async def test_a_service_that_is_down_is_left_alone_and_the_others_do_not_notice
         await provider.close()
 
 
+@pytest.mark.req("I9")
+@pytest.mark.parametrize("answer", [Answer(500), Answer(then="hang"), Answer(403, {}, "BadJwtToken")])
+async def test_the_channel_goes_on_whatever_one_service_does(clock: FakeClock, answer: Answer) -> None:
+    """The engine's breaker, which is for the whole channel, stays closed."""
+    told: list[LogEntry] = []
+
+    async def tell(entry: LogEntry) -> None:
+        told.append(entry)
+
+    async with open_push_service(clock) as ill, open_push_service(clock) as well:
+        sender = web_push_sender(VAPID_KEY, SUBJECT, (ill.host, well.host), clock, timeout_seconds=0.2)
+        carriers = Carriers(sender, clock, Unhurried(), tell)
+        ill.plan = [answer] * 30
+        browsers = [target(ill.subscribe()) for _ in range(10)]
+        await carriers.carry(message(), browsers, 1, is_repeat=False)
+        carried = await carriers.carry(message(), [target(well.subscribe())], 2, is_repeat=False)
+        assert carried.outcome == Sent("201")
+        assert (carriers.closed(), told) == (None, [])
+        await sender.providers[0].close()
+
+
+class Unhurried:
+    """No rate."""
+
+    async def wait_seconds(self, name: str, per_second: float) -> float:
+        return 0.0
+
+
 async def test_a_service_that_cannot_be_reached(clock: FakeClock, free_port: int) -> None:
     provider = provider_for(clock, f"127.0.0.1:{free_port}")
     outcome = await provider.send(message(), target(Browser(f"http://127.0.0.1:{free_port}/x")))
     assert isinstance(outcome, RetryAfter)
-    assert (outcome.code, outcome.is_providers_fault) == ("no_connection", False)
+    assert (outcome.code, outcome.is_providers_fault) == ("connect_failed", False)
     await provider.close()
 
 
@@ -333,7 +343,7 @@ async def test_a_name_that_leads_inside_is_not_followed(clock: FakeClock) -> Non
         provider = provider_for(clock, f"push.example.com:{port}", resolver=names)
         outcome = await provider.send(message(), target(Browser(f"https://push.example.com:{port}/x")))
         assert isinstance(outcome, RetryAfter)
-        assert "resolves to no public address" in outcome.detail
+        assert "leads to no public address" in outcome.detail
         assert names.asked == ["push.example.com"]
         assert not inside.connections
         await provider.close()
@@ -372,7 +382,7 @@ async def test_only_a_certificate_that_is_trusted_counts(clock: FakeClock) -> No
         wary = provider_for(clock, service.host)
         outcome = await wary.send(message(), target(service.subscribe()))
         assert isinstance(outcome, RetryAfter)
-        assert "TLS" in outcome.detail
+        assert outcome.code == "tls"
         await wary.close()
         provider = provider_for(clock, service.host, tls=trusting)
         assert await provider.send(message(), target(service.subscribe())) == Sent("201")

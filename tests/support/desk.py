@@ -36,6 +36,7 @@ class Desk:
     link: Callable[[], Awaitable[str]]
     client: httpx2.AsyncClient
     complaints: list[str] = field(default_factory=list)
+    secrets: tuple[bytes, ...] = (SECRET.encode(),)
 
     async def call(self, method: str, path: str, token: str = API_KEY, **options: Any) -> Any:
         """A call of the API with the first key, or a user's token; its JSON."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,15 +16,16 @@ from hub.clock import SystemClock
 from hub.errors import ClarionError
 from hub.live.edge import Edge, Forward
 from hub.live.limits import Limits
+from hub.live.seam import Node
 from hub.live.server import HubServer, listen, make_server
 from tests.support.live_node import FakeGate, FakeNode
 
 
 @dataclass
 class LiveServer:
-    """A running server and what stands behind it."""
+    """A running server and what stands behind it. `node`: the fake one, unless a real one was given."""
 
-    node: FakeNode
+    node: Any
     gate: FakeGate
     edge: Edge
     server: HubServer
@@ -53,7 +55,7 @@ async def _hello(request: Request) -> Response:
 
 @asynccontextmanager
 async def live_server(
-    limits: Limits | None = None, forward: Forward | None = None, node: FakeNode | None = None
+    limits: Limits | None = None, forward: Forward | None = None, node: Node | None = None
 ) -> AsyncIterator[LiveServer]:
     """Serve until the block ends; whatever is still connected is then told to go."""
     node, gate = node or FakeNode(), FakeGate()

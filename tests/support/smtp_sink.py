@@ -166,6 +166,10 @@ class _Session(SMTP):
         if not await self._act("ehlo"):
             await super().smtp_EHLO(hostname)
 
+    async def smtp_AUTH(self, arg: str) -> None:
+        self.sink.commands.append(f"AUTH {arg.partition(' ')[0]}")
+        await super().smtp_AUTH(arg)
+
     async def smtp_MAIL(self, arg: str | None) -> None:
         self.sink.commands.append(f"MAIL {arg}")
         if not await self._act("mail"):

@@ -55,6 +55,17 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == page, "run tools/settings_page.py"
 
 
+def test_the_type_of_the_page_on_timing_can_be_defined() -> None:
+    import msgspec
+
+    from hub.model.checks import type_errors
+    from hub.model.types import TypeDefinition
+
+    [block] = FENCE.findall((ROOT / "docs" / "timing.md").read_text())
+    text = block.removeprefix("```json").removesuffix("```")
+    assert type_errors(msgspec.json.decode(text, type=TypeDefinition)) == []
+
+
 def test_every_dependency_says_what_it_is_for() -> None:
     import tomllib
 

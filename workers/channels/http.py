@@ -5,13 +5,16 @@ network does: `post` says what came back, or whether the request may have arrive
 """
 
 import asyncio
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from msgspec import Struct
+from yarl import URL
 
 from hub import __version__
 
@@ -42,7 +45,15 @@ class Lost(Struct, frozen=True):
 class HttpClient:
     """One session, opened at the first request on the running loop; whoever uses it holds it until `let_go`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        resolver: Callable[[], AbstractResolver] | None = None,
+    ) -> None:
+        """`tls` and `resolver` (made on the loop) replace the system's trust and name service."""
+        self._tls = tls
+        self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
         self._holders = 0
 
@@ -59,7 +70,7 @@ class HttpClient:
 
     async def post(
         self,
-        url: str,
+        url: str | URL,
         *,
         body: bytes,
         headers: Mapping[str, str],
@@ -95,7 +106,13 @@ class HttpClient:
             trace = aiohttp.TraceConfig()
             trace.on_request_headers_sent.append(_began)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=30),
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=IDLE_SECONDS,
+                    ttl_dns_cache=30,
+                    ssl=self._tls or True,
+                    resolver=self._resolver() if self._resolver is not None else None,
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trace_configs=[trace],
                 trust_env=False,

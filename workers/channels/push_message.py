@@ -4,32 +4,27 @@ Pure. Push services must take 4,096 bytes of encrypted body (RFC 8030 §7.2), so
 §4). What does not fit is cut in the order of its worth: the body first, then data, buttons, icon, title, link.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from hub.errors import TemplateError
-from hub.model.contents import channel_texts, cut
+from hub.model.contents import cut
 from hub.model.notifications import Content, rfc3339
-from hub.model.outgoing import Outgoing, variables
-from hub.model.preferences import locale_chain
-from hub.model.templates import render
+from hub.model.outgoing import Outgoing
 from hub.model.vocabulary import Channel
 from hub.push_keys import encode_base64url
 from workers.channels.base import ComposeError
+from workers.channels.texts import line, own_texts, short_text
 
 BODY_LIMIT_BYTES: Final = 4096
 PLAINTEXT_LIMIT_BYTES: Final = BODY_LIMIT_BYTES - 103  # header of 86, tag of 16, delimiter of 1: RFC 8291 §4
 TITLE_LIMIT: Final = 300
-DIGEST_LINES: Final = 5
 SHORT_BODY: Final = 120  # data and buttons are given up before the body gets shorter than this
 URGENCIES: Final = {"low": "low", "normal": "normal", "high": "high"}  # RFC 8030 §5.3 has them by these names
-
-_UNSOUND: Final = re.compile("[\x00\ud800-\udfff]")  # what no JSON in UTF-8 can hold
 
 _encode = msgspec.json.Encoder().encode
 
@@ -125,40 +120,7 @@ def _with_longest_body(shown: Mapping[str, Any], receipt: str | None, least: int
 
 def _content(outgoing: Outgoing) -> Content:
     """What is shown: the channel's own texts where the type has them, else what the app shows; a digest in short."""
-    content = outgoing.newest.content
-    if len(outgoing.items) > 1:
-        content = msgspec.structs.replace(
-            content, title=_digest_title(outgoing), body=_digest_body(outgoing), actions=(), data={}
-        )
-    own = channel_texts(outgoing.kind, Channel.WEB_PUSH, outgoing.user.profile.locale)
-    title, body = _rendered(outgoing, own, "subject"), _rendered(outgoing, own, "text")
-    if title is not None:
-        content = msgspec.structs.replace(content, title=" ".join(title.split()))
-    if body is not None:
-        content = msgspec.structs.replace(content, body=body.strip())
-    return content if content.title else msgspec.structs.replace(content, title=outgoing.kind.name)
-
-
-def _rendered(outgoing: Outgoing, own: Mapping[str, str], name: str) -> str | None:
-    if name not in own:
-        return None
-    try:
-        return _UNSOUND.sub("", render(own[name], variables(outgoing)))
-    except TemplateError as error:
-        raise ComposeError(f"The {name} of {outgoing.kind.name} for web push: {error}") from None
-
-
-def _digest_title(outgoing: Outgoing) -> str:
-    """What they are about, and how many they are: words of the category, so that no language is ours."""
-    category, name = outgoing.category, outgoing.kind.name
-    if category is not None:
-        chain = locale_chain(category.locales, outgoing.user.profile.locale)
-        titles = [category.locales[key].title for key in chain]
-        name = next((title for title in [*titles, category.title] if title), name)
-    return f"{name} ({len(outgoing.items)})"
-
-
-def _digest_body(outgoing: Outgoing) -> str:
-    """The newest titles, newest first: a notification shows little more than its first lines."""
-    newest = [item.content.title for item in reversed(outgoing.items[-DIGEST_LINES:])]
-    return "\n".join([*newest, *(["…"] if len(outgoing.items) > DIGEST_LINES else [])])
+    own, short = own_texts(outgoing, Channel.WEB_PUSH), short_text(outgoing)
+    title = line(own.get("subject", short.title)) or outgoing.kind.name
+    content = replace(outgoing.newest.content, title=title, body=own.get("text", short.body))
+    return content if len(outgoing.items) == 1 else replace(content, actions=(), data={})

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver
 from pywebpush import WebPusher, WebPushException
+from yarl import URL
 
 from hub.config import Settings
 from hub.errors import ConfigError
@@ -22,13 +23,15 @@ from hub.model.vocabulary import Channel
 from hub.ports import Clock
 from hub.push_keys import read_private_key
 from workers.channels.base import Provider
+from workers.channels.http import Answer, HttpClient, printable, retry_after_seconds
+from workers.channels.push_addresses import PublicOnly
 from workers.channels.push_breakers import Breakers
-from workers.channels.push_http import ANSWER_SECONDS, NoHttp, NotAnswered, NotWritten, PushAnswer, PushHttp
 from workers.channels.push_message import PushMessage, compose_push
 from workers.channels.push_vapid import VapidHeaders
-from workers.channels.retry_after import retry_after_seconds
 
 CONNECTIONS: Final = 64
+TIMEOUT_SECONDS: Final = 15.0
+TEXT_LIMIT_BYTES: Final = 4_096  # of an answer, to look for what it means
 UNREACHABLE: Final = "mailto:nobody@localhost"  # on a hub without a public address; Apple refuses it
 LONGEST_TTL_SECONDS: Final = 4 * 7 * 86_400  # what the large push services keep at most
 _TAKEN: Final = (200, 201, 202, 204)
@@ -48,19 +51,19 @@ def web_push_sender(
     clock: Clock,
     *,
     connections: int = CONNECTIONS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     tls: SSLContext | None = None,
     resolver: AbstractResolver | None = None,
-    answer_seconds: float = ANSWER_SECONDS,
 ) -> "WebPushSender":
     """The channel. `allowed_hosts`: push services beside the known ones. Raises ConfigError for a key that is none.
 
-    `tls` and `resolver` replace the system's trust and name service. `answer_seconds`: how long a service may be silent.
+    `timeout_seconds`: for a whole request. `tls` and `resolver` replace the system's trust and name service.
     """
-    hosts = PushHosts(allowed_hosts)
     headers = VapidHeaders(read_private_key(vapid_private_key), vapid_subject, clock)
-    loopback = [name for name in (host.partition(":")[0] for host in allowed_hosts) if "localhost" in name]
-    http = PushHttp(connections, loopback=loopback, tls=tls, resolver=resolver, answer_seconds=answer_seconds)
-    return WebPushSender(WebPushProvider(hosts, headers, http, clock, connections))
+    loopback = frozenset(name for host in allowed_hosts if "localhost" in (name := host.partition(":")[0]))
+    http = HttpClient(tls=tls, resolver=lambda: PublicOnly(loopback, resolver))
+    provider = WebPushProvider(PushHosts(allowed_hosts), headers, http, clock, connections, timeout_seconds)
+    return WebPushSender(provider)
 
 
 def web_push_of(settings: Settings, clock: Clock) -> "WebPushSender":
@@ -96,13 +99,21 @@ class WebPushProvider:
     per_second: float | None = None
 
     def __init__(
-        self, hosts: PushHosts, vapid: VapidHeaders, http: PushHttp, clock: Clock, connections: int
+        self,
+        hosts: PushHosts,
+        vapid: VapidHeaders,
+        http: HttpClient,
+        clock: Clock,
+        connections: int,
+        timeout_seconds: float,
     ) -> None:
         self.connections = connections
         self._hosts = hosts
         self._vapid = vapid
         self._http = http
+        self._http.hold()
         self._clock = clock
+        self._timeout_seconds = timeout_seconds
         self._breakers = Breakers()
 
     async def send(self, message: Any, target: Target) -> Outcome:
@@ -120,16 +131,18 @@ class WebPushProvider:
         wait_seconds = self._breakers.wait_seconds(origin, now_us)
         if wait_seconds is not None:
             return RetryAfter("service_down", f"{origin} did not work lately.", wait_seconds, False)
-        try:
-            answer = await self._http.post(endpoint, body, self._headers(endpoint, message, now_us))
-        except NotWritten as error:
-            return self._failed(origin, "no_connection", str(error))
-        except NotAnswered as error:
-            self._failed(origin, "no_answer", str(error))
-            return Unclear("no_answer", f"{origin}: {error}")
-        except NoHttp as error:
-            return self._failed(origin, "garbage", str(error))
-        return self._outcome(origin, answer)
+        answer = await self._http.post(
+            URL(endpoint.url, encoded=True),  # as the browser said it
+            body=body,
+            headers=self._headers(endpoint, message, now_us),
+            timeout_seconds=self._timeout_seconds,
+        )
+        if isinstance(answer, Answer):
+            return self._outcome(origin, answer)
+        lost = self._failed(origin, answer.code, answer.detail)
+        if answer.may_have_arrived:
+            return Unclear(lost.code, lost.detail, is_providers_fault=False)
+        return lost
 
     def _headers(self, endpoint: Endpoint, message: PushMessage, now_us: int) -> dict[str, str]:
         ttl_seconds = LONGEST_TTL_SECONDS
@@ -155,29 +168,29 @@ class WebPushProvider:
             )
         return RetryAfter(code, f"{origin}: {detail}", seconds, is_providers_fault=False)
 
-    def _outcome(self, origin: str, answer: PushAnswer) -> Outcome:
+    def _outcome(self, origin: str, answer: Answer) -> Outcome:
         """What an answer means (RFC 8030 §5, §7, §8.4), in words that show no endpoint."""
         status, code = answer.status, str(answer.status)
-        said = _printable(answer.text)
-        detail = f"{origin} answered {status}" + (f": {said}" if said else ".")
-        seconds = retry_after_seconds(answer.retry_after, self._clock.now_us())
+        text = answer.body[:TEXT_LIMIT_BYTES].decode("utf-8", "replace")
+        said = printable(text)
+        detail = f"It answered {status}" + (f": {said}" if said else ".")
+        seconds = retry_after_seconds(answer.headers.get("retry-after"), self._clock.now_us())
         if status >= 500:
-            return self._failed(
-                origin, code, f"It answered {status}" + (f": {said}" if said else "."), seconds
-            )
+            return self._failed(origin, code, detail, seconds)
         self._breakers.worked(origin)
+        detail = f"{origin}: {detail}"
         if status in _TAKEN:
             return Sent(code)
         if status in _GONE:
             return GiveUp(code, detail, target_is_gone=True)
         if status in _BUSY:
             return RetryAfter(code, detail, seconds, is_providers_fault=False)
-        if status in (400, 401, 403) and (refusal := self._vapid_refusal(origin, status, answer.text, said)):
+        if status in (400, 401, 403) and (refusal := self._vapid_refusal(origin, status, text, said)):
             return refusal
         if 300 <= status < 400:
             return GiveUp(code, f"{origin} answered with a redirect, which is not followed.")
         if 200 <= status < 300:
-            return Unclear(code, detail)
+            return Unclear(code, detail, is_providers_fault=False)
         return GiveUp(code, detail)
 
     def _vapid_refusal(self, origin: str, status: int, text: str, said: str) -> RetryAfter | None:
@@ -203,7 +216,7 @@ class WebPushProvider:
 
     async def close(self) -> None:
         """Let go of connections."""
-        await self._http.close()
+        await self._http.let_go()
 
 
 def encrypted(payload: bytes, target: Target) -> bytes:
@@ -211,8 +224,3 @@ def encrypted(payload: bytes, target: Target) -> bytes:
     pusher = WebPusher({"endpoint": target.address, "keys": dict(target.keys)})
     body: bytes = pusher.encode(payload, "aes128gcm")["body"]
     return body
-
-
-def _printable(text: str) -> str:
-    """The beginning of an answer on one line."""
-    return " ".join("".join(one if one.isprintable() else " " for one in text[:300]).split())[:200]

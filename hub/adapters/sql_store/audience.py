@@ -98,7 +98,8 @@ class Walk:
     # ------------------------------------------------------------ statements
 
     def _everyone(self, after: str, limit: int) -> Select[Any]:
-        if column := _COLUMNS.get(self._channel):
+        column = _COLUMNS.get(self._channel)
+        if column is not None:
             page = select(users.c.id).where(column.is_not(None), users.c.id > after, *self._zones)
             return page.order_by(users.c.id).limit(limit)
         user_id = _TARGETS[self._channel].c.user_id
@@ -108,13 +109,13 @@ class Walk:
         return page.order_by(user_id).limit(limit)
 
     def _subscribers(self, topic: str, after: str, limit: int) -> Select[Any]:
-        """Open and closed memberships have an index each: the first of each, merged."""
+        """Open and closed memberships have an index each: the first of each, merged. One at most holds a seq."""
         own = subscriptions.c
         is_open, is_closed = own.until_seq.is_(None), own.until_seq.is_not(None)
         parts = []
         for kind in (is_open, is_closed):
-            page = select(own.user_id).distinct().where(own.topic == topic, kind, own.user_id > after)
-            page = self._with_address(page.where(*self._held())).order_by(own.user_id).limit(limit)
+            page = select(own.user_id).where(own.topic == topic, kind, own.user_id > after)
+            page = page.where(*self._held(), self._has_address()).order_by(own.user_id).limit(limit)
             parts.append(select(page.subquery().c.user_id))
         both = union(*parts).subquery()
         return select(both.c.user_id).order_by(both.c.user_id).limit(limit)
@@ -124,16 +125,18 @@ class Walk:
         own, seq = subscriptions.c, self._broadcast.seq
         return own.from_seq <= seq, or_(own.until_seq.is_(None), own.until_seq > seq)
 
-    def _with_address(self, page: Select[Any]) -> Select[Any]:
-        own = subscriptions.c
+    def _has_address(self) -> ColumnElement[bool]:
+        """Asked of each member by index. As a join, a planner might read all addresses for every page."""
+        user_id = subscriptions.c.user_id
         column = _COLUMNS.get(self._channel)
-        conditions = [*([column.is_not(None)] if column is not None else ()), *self._zones]
-        if conditions:
-            page = page.join_from(subscriptions, users, users.c.id == own.user_id).where(*conditions)
-        if column is None:
-            table = _TARGETS[self._channel]
-            page = page.where(select(table.c.user_id).where(table.c.user_id == own.user_id).exists())
-        return page
+        if column is not None:
+            known = select(users.c.id).where(users.c.id == user_id, column.is_not(None), *self._zones)
+            return known.limit(1).scalar_subquery().is_not(None)
+        table = _TARGETS[self._channel]
+        target = select(table.c.user_id).where(table.c.user_id == user_id)
+        if self._zones:
+            target = target.join_from(table, users, users.c.id == table.c.user_id).where(*self._zones)
+        return target.limit(1).scalar_subquery().is_not(None)
 
 
 def _in_zones(

@@ -6,7 +6,7 @@ An event's state is computed from its slices, its scheduled parts and its retrac
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import desc, func, select, update
+from sqlalchemy import delete, desc, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
@@ -21,6 +21,7 @@ from hub.adapters.sql_store.tables import (
     expansions,
     log,
     notifications,
+    payloads,
     retractions,
     scheduled,
     slices,
@@ -191,6 +192,8 @@ class EventRows(Part):
         entries = await cancel_deliveries(
             connection, "retracted", now_us, deliveries.c.event_id == event_id, addressed
         )
+        # Nothing is sent any more.
+        await connection.execute(delete(payloads).where(payloads.c.event_id == event_id))
         named = await connection.execute(
             select(slices.c.type, slices.c.category).where(slices.c.event_id == event_id).limit(1)
         )

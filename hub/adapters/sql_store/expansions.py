@@ -8,7 +8,7 @@ delivery is sent.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.audience import (
@@ -253,7 +253,9 @@ async def stop_expansions(
     connection: AsyncConnection, reason: str, now_us: int, *which: ColumnElement[bool]
 ) -> None:
     """Stop these at once, done or not: from now on no page is written, and what still waits is cancelled page by page."""
-    values = {"stopped": reason, "cursor": "", "done_at_us": None, "due_at_us": now_us}
+    own = expansions.c
+    due = case((own.due_at_us < now_us, own.due_at_us), else_=now_us)
+    values = {"stopped": reason, "cursor": "", "done_at_us": None, "due_at_us": due}
     await connection.execute(update(expansions).where(expansions.c.stopped.is_(None), *which).values(values))
 
 

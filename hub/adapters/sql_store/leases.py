@@ -7,13 +7,13 @@ it: what stops a late owner is the fence, not the time.
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, func, select, text, update
+from sqlalchemy import ColumnElement, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.bulk import Statement
 from hub.adapters.sql_store.engine import Database, Part
 from hub.adapters.sql_store.failures import LockTimeout
-from hub.adapters.sql_store.tables import leases, processes
+from hub.adapters.sql_store.tables import leases
 from hub.errors import LeaseLost
 from hub.ports import Lease
 
@@ -21,6 +21,15 @@ TAKE_WAIT_SECONDS: Final = 2
 STUCK_SECONDS: Final = 8.0
 _ADVANCE: Final = Statement(
     "UPDATE leases SET position = ?, clock_us = ?, broadcast_seq = ? WHERE name = ? AND owner = ? AND fence = ?"
+)
+_LIVES: Final = Statement(
+    "INSERT INTO processes (owner, role, expires_at_us) VALUES (?, ?, {now} + ?)"
+    " ON CONFLICT (owner) DO UPDATE SET role = excluded.role, expires_at_us = excluded.expires_at_us"
+)
+_BURY: Final = Statement("DELETE FROM processes WHERE expires_at_us <= {now}")
+_LIVING: Final = Statement("SELECT count(*) FROM processes WHERE role = ?")
+_RENEW: Final = Statement(
+    "UPDATE leases SET expires_at_us = {now} + ? WHERE name = ? AND owner = ? AND fence = ?"
 )
 _END_STUCK: Final = text(
     "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN leases l ON a.backend_xid::text = l.xmax::text "
@@ -41,15 +50,11 @@ class Leases(Part):
         """Say that a process lives; returns how many of its role do."""
 
         async def work(connection: AsyncConnection) -> int:
-            now = self._db.now_us()
-            row = {"owner": owner, "role": role, "expires_at_us": now + round(ttl_seconds * 1e6)}
-            statement = self._db.insert(processes).values(row)
-            await connection.execute(statement.on_conflict_do_update(index_elements=["owner"], set_=row))
-            await connection.execute(delete(processes).where(processes.c.expires_at_us <= now))
-            living = select(func.count()).select_from(processes).where(processes.c.role == role)
-            return int(await connection.scalar(living) or 0)
+            await _LIVES.run(self._db, connection, owner, role, round(ttl_seconds * 1e6))
+            await _BURY.run(self._db, connection)
+            return int((await _LIVING.run(self._db, connection, role)).scalar() or 0)
 
-        return await self._db.write(work)
+        return await self._db.write_inline(work)
 
     async def take_lease(self, name: str, owner: str, ttl_seconds: float) -> Lease | None:
         """Take a lease that is free, lapsed or one's own (fence + 1). None: somebody else holds it."""
@@ -96,17 +101,15 @@ class Leases(Part):
 
         async def work(connection: AsyncConnection) -> list[str]:
             renewed: list[str] = []
-            until = self._db.now_us() + round(ttl_seconds * 1e6)
             for lease in sorted(
                 held, key=lambda lease: lease.name
             ):  # one order: renewals never wait in a circle
-                result = await connection.execute(
-                    update(leases).where(*_owned(lease)).values(expires_at_us=until).returning(leases.c.name)
-                )
-                renewed += result.scalars().all()
+                which = (round(ttl_seconds * 1e6), lease.name, lease.owner, lease.fence)
+                if (await _RENEW.run(self._db, connection, *which)).rowcount:
+                    renewed.append(lease.name)
             return renewed
 
-        return await self._db.write(work) if held else []
+        return await self._db.write_inline(work) if held else []
 
     async def release_lease(self, lease: Lease) -> None:
         """Give it back at once (a later owner raises the fence)."""

@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
-from msgspec.structs import asdict
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.bulk import Statement
@@ -17,8 +16,16 @@ from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.tables import settings, tombstones, users
 from hub.model.events import NamedUser
 
-_NEWEST_ERASURE: Final = Statement("SELECT max(erased_at_us) FROM tombstones")
 NAMED_FIELDS: Final = ("email", "phone", "name", "locale", "timezone")
+_NEWEST_ERASURE: Final = Statement("SELECT max(erased_at_us) FROM tombstones")
+_KNOWN: Final = Statement(f"SELECT id, {', '.join(NAMED_FIELDS)} FROM users WHERE id {{given}}")  # noqa: S608 - our own
+_INSERT: Final = Statement(
+    "INSERT INTO users (id, email, phone, name, locale, timezone, attributes, preferences, version,"  # noqa: S608
+    " tokens_valid_from_us, created_at_us) VALUES (?, ?, ?, ?, ?, ?, '{}', '{}', 1, 0, {now})"
+    " ON CONFLICT (id) DO UPDATE SET version = users.version + 1,"
+    f" {', '.join(f'{name} = coalesce(excluded.{name}, users.{name})' for name in NAMED_FIELDS)}"
+    f" WHERE {' OR '.join(f'excluded.{name} IS NOT NULL' for name in NAMED_FIELDS)}"
+)
 ERASURE_KEY: Final = "erasure_key"
 
 
@@ -27,63 +34,35 @@ def new_pseudonym() -> str:
     return f"erased-{secrets.token_hex(8)}"
 
 
-def fresh_user(user_id: str, **fields: Any) -> dict[str, Any]:
-    """The columns of a new user."""
-    row: dict[str, Any] = {
-        "id": user_id,
-        "name": None,
-        "avatar": None,
-        "email": None,
-        "phone": None,
-        "locale": None,
-        "timezone": None,
-        "attributes": "{}",
-        "preferences": "{}",
-        "version": 1,
-        "tokens_valid_from_us": 0,
-        "created_at_us": 0,
-    }
-    return {**row, **fields}
-
-
 async def add_users(db: Database, connection: AsyncConnection, ids: Collection[str]) -> None:
     """Create those that are unknown."""
     if not ids:
         return
     known = await connection.scalars(select(users.c.id).where(db.among(users.c.id, ids)))
-    if missing := sorted(set(ids) - set(known.all())):
-        await insert_users(db, connection, [fresh_user(user_id) for user_id in missing])
+    if missing := set(ids) - set(known.all()):
+        await insert_users(db, connection, {user_id: {} for user_id in missing})
 
 
-async def insert_users(db: Database, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert new users. One who appeared meanwhile keeps what is not given here."""
-    now_us = await connection.scalar(select(db.now_us()))
-    stamped = [{**row, "created_at_us": now_us} for row in rows]
-    insert = db.insert(users)
-    given = {name: func.coalesce(insert.excluded[name], users.c[name]) for name in NAMED_FIELDS}
-    merged = insert.on_conflict_do_update(
-        index_elements=["id"], set_={**given, "version": users.c.version + 1}, where=_anything_given(insert)
-    )
-    await connection.execute(merged, stamped)
-
-
-def _anything_given(insert: Any) -> Any:
-    return or_(*(insert.excluded[name].is_not(None) for name in NAMED_FIELDS))
+async def insert_users(
+    db: Database, connection: AsyncConnection, fresh: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Insert new users with the fields that are given. One who appeared meanwhile keeps what is not."""
+    rows = [(id_, *(given.get(name) for name in NAMED_FIELDS)) for id_, given in sorted(fresh.items())]
+    await _INSERT.run_many(db, connection, rows)
 
 
 async def merge_named(db: Database, connection: AsyncConnection, named: Sequence[NamedUser]) -> None:
     """Create unknown users and set the given profile fields of known ones; only changes are written."""
     wanted: dict[str, dict[str, str]] = {}
     for user in named:
-        given = {name: value for name, value in asdict(user).items() if name != "id" and value is not None}
-        wanted.setdefault(user.id, {}).update(given)
+        given = wanted.setdefault(user.id, {})
+        given.update({name: value for name in NAMED_FIELDS if (value := getattr(user, name)) is not None})
     if not wanted:
         return
-    columns = [users.c.id, *(users.c[name] for name in NAMED_FIELDS)]
-    found = await connection.execute(select(*columns).where(db.among(users.c.id, wanted.keys())))
-    known = {row["id"]: row for row in found.mappings()}
-    if fresh := sorted(wanted.keys() - known.keys()):
-        await insert_users(db, connection, [fresh_user(user_id, **wanted[user_id]) for user_id in fresh])
+    found = await _KNOWN.among(db, connection, wanted.keys())
+    known = {row[0]: dict(zip(NAMED_FIELDS, row[1:], strict=True)) for row in found}
+    if fresh := {user_id: given for user_id, given in wanted.items() if user_id not in known}:
+        await insert_users(db, connection, fresh)
     changed = {id_: changes(row, wanted[id_]) for id_, row in known.items()}
     await change_users(connection, {id_: fields for id_, fields in changed.items() if fields})
 

@@ -7,13 +7,13 @@ batch that was planned before one of them and commits after it sees it, and stor
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from msgspec import structs
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.adapters.sql_store.bulk import Row, insert_rows
+from hub.adapters.sql_store.bulk import Row, Statement, insert_rows
 from hub.adapters.sql_store.collapse import collapse_broadcasts, collapse_notifications
 from hub.adapters.sql_store.expansions import insert_expansions
 from hub.adapters.sql_store.journal import WAITING, append_log, cancelled_entry
@@ -42,6 +42,10 @@ from hub.model.deliveries import Delivery
 from hub.ports import Batch, Committed, EventRecord, LogEntry, PlannedSlice, ScheduledPart
 
 _SliceKey = tuple[str, str]
+_DUE: Final = Statement(
+    "SELECT event_id, part, due_at_us, raw FROM scheduled WHERE queued_at_us IS NULL AND due_at_us <= ?"
+    " ORDER BY due_at_us, event_id LIMIT ?"
+)
 
 
 @dataclass(slots=True)
@@ -208,15 +212,9 @@ class Planning(Situations):
 
     async def due_scheduled(self, now_us: int, limit: int) -> list[ScheduledPart]:
         """Parts that are due and not queued yet, oldest first."""
-        due = (
-            select(scheduled)
-            .where(scheduled.c.queued_at_us.is_(None), scheduled.c.due_at_us <= now_us)
-            .order_by(scheduled.c.due_at_us, scheduled.c.event_id)
-            .limit(limit)
-        )
-        async with self._db.read() as connection:
-            rows = await connection.execute(due)
-        return [ScheduledPart(row.event_id, row.part, row.due_at_us, row.raw) for row in rows]
+        async with self._db.read_inline() as connection:
+            rows = await _DUE.rows(self._db, connection, now_us, limit)
+        return [ScheduledPart(*row) for row in rows]
 
     async def mark_scheduled_queued(self, parts: Sequence[ScheduledPart]) -> None:
         """They are in the queue now."""

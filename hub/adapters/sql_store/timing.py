@@ -43,8 +43,9 @@ _DIGESTS: Final = Statement(
 _RECENT: Final = _over(
     {"type": "text", "since_us": "bigint"},
     "SELECT user_id, deliveries.type, count(DISTINCT notification_id)"
-    " FROM given_rows JOIN deliveries ON deliveries.type = given_rows.type AND created_at_us > since_us"
-    " WHERE user_id {given} AND {throttled} GROUP BY user_id, deliveries.type",
+    " FROM given_rows CROSS JOIN deliveries"  # SQLite then keeps this order, and finds by type and moment too
+    " WHERE deliveries.type = given_rows.type AND created_at_us > since_us"
+    " AND user_id {given} AND {throttled} GROUP BY user_id, deliveries.type",
 )
 _MOVE: Final = Statement(
     "UPDATE deliveries SET due_at_us = new_us"
@@ -54,7 +55,7 @@ _MOVE: Final = Statement(
     " AND (expires_at_us IS NULL OR expires_at_us > new_us)",
     # Once for each digest: joined with given rows, SQLite may read what waits in all digests instead.
     "UPDATE deliveries SET due_at_us = ?4 WHERE user_id = ?1 AND channel = ?2 AND digest_key = ?3"
-    " AND digest_key IS NOT NULL AND state = 'held' AND (expires_at_us IS NULL OR expires_at_us > ?4)",
+    " AND state = 'held' AND (expires_at_us IS NULL OR expires_at_us > ?4)",
 )
 _FORWARD: Final = _over(
     {"user_id": "text", "notification_id": "text"},

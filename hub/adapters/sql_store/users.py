@@ -16,7 +16,6 @@ from hub.adapters.sql_store.people_rows import (
     add_users,
     change_users,
     changes,
-    fresh_user,
     insert_users,
     settings_among,
     tombstones_among,
@@ -95,7 +94,7 @@ class Users(Part):
         fields = _columns(asdict(profile))
         found = await self._locked(connection, profile.id)
         if found is None:
-            await insert_users(self._db, connection, [fresh_user(profile.id)])
+            await insert_users(self._db, connection, {profile.id: {}})
             found = await self._locked(connection, profile.id)
             assert found is not None
             created = bool(found["version"] == 1)
@@ -151,7 +150,7 @@ class Users(Part):
                 412, "stale_version", f"The preferences are at version {version}, not {if_version}."
             )
         if found is None:
-            await insert_users(self._db, connection, [fresh_user(user_id)])
+            await insert_users(self._db, connection, {user_id: {}})
             # Somebody else may have created the user a moment ago; then this is a change like any other.
             found = await self._locked(connection, user_id)
             assert found is not None

@@ -23,9 +23,13 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/v1/categories/{category}"): {"title": "Mallory"},
     ("POST", "/v1/keys"): {"name": "mallory", "scopes": ["admin"]},
     ("PATCH", "/v1/me"): {"locale": "xx"},
+    ("POST", "/v1/bounces"): {"address": "bob@example.com", "kind": "hard"},
     ("POST", "/v1/me/notifications/marks"): {"mark": "read", "all": True},
 }
-QUERIES = {"/v1/explain": "?user=bob&type=message"}
+QUERIES = {
+    "/v1/explain": "?user=bob&type=message",
+    "/v1/suppressions": "?channel=email&address=bob@example.com",
+}
 GUARDED = [route for route in TABLE if route.access != ("open",)]
 
 
@@ -67,6 +71,7 @@ async def snapshot(api: Api) -> list[Any]:
         "/v1/topics",
         "/v1/types",
         "/v1/categories",
+        "/v1/suppressions",
         "/v1/keys",
     )
     return [(await api.call("GET", path, key="first")).json() for path in paths] + [

@@ -15,8 +15,11 @@ from hub.api import body as body_module
 from hub.api.live import live_routes
 from hub.cli import define
 from hub.definitions import read_folder
+from hub.links import SignedLinks
 from hub.live.server import listen, make_server
 from hub.model.types import TypeDefinition
+from hub.model.vocabulary import Channel
+from hub.unsubscribe import PURPOSE
 from tests.support.api import FIRST_KEY, Api
 
 AUTHORISED = f"Host: hub.test\r\nAuthorization: Bearer {FIRST_KEY}\r\nContent-Type: application/json\r\n"
@@ -171,6 +174,30 @@ async def test_connections_are_kept_after_refusals_that_read_their_body(served: 
     answer, closed = await served.raw(request("POST", "/v1/events", f"Content-Length: {len(bad)}"), bad)
     assert answer.startswith(b"HTTP/1.1 422 ")
     assert not closed
+
+
+@pytest.mark.req("R11")
+async def test_one_click_leaves_its_body_unread_and_the_connection_usable(served: Served) -> None:
+    links = SignedLinks(served.api.hub.settings.token_secrets, PURPOSE)
+    await served.api.call("PUT", "/v1/users/alice", key="first", json={"email": "alice@example.com"})
+    body = b"List-Unsubscribe=One-Click"
+    head = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    for category in (
+        "orders",
+        "news",
+    ):  # a mailbox provider posts for several of its users over one connection
+        path = "/unsubscribe/" + links.sign({"user": "alice", "category": category})
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: hub.test\r\n{head}".encode() + body)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        fields = dict(line.split(b": ", 1) for line in answer.lower().split(b"\r\n")[1:-2])
+        assert b"set-cookie" not in fields
+        await asyncio.wait_for(reader.readexactly(int(fields[b"content-length"])), 10)
+    writer.close()
+    user = (await served.api.hub.store.load_users(["alice"]))["alice"]
+    off = {Channel.EMAIL: False}
+    assert user.preferences.categories == {"orders": off, "news": off}
 
 
 async def test_a_folder_goes_in_and_out_by_the_command_line(served: Served, tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_it_shows_what_the_app_shows() -> None:
     }
     assert shown(outgoing(Content("", "only a body")))["title"] == "order.paid"
     assert shown(outgoing(Content("x", actor_avatar="/bob.png")))["icon"] == "/bob.png"
+    assert shown(outgoing(Content("gpj.\u202eexe\x07", "a\r\nb\x00")))["title"] == "gpj.exe"
 
 
 def test_topic_and_tag_follow_the_collapse_key_else_the_delivery() -> None:
@@ -105,7 +106,7 @@ def test_the_channels_own_texts_count_in_the_users_language() -> None:
     assert shown(outgoing(definition=definition, data={"number": 17}))["title"] == "Order 17"
     there = shown(outgoing(definition=definition, data={"number": 17}, locale="ko-KR"))
     assert (there["title"], there["body"]) == ("주문 17", "1 paid")
-    with pytest.raises(ComposeError, match=r"subject of order\.paid for web push"):
+    with pytest.raises(ComposeError, match=r"subject template of type .order\.paid. failed"):
         compose_push(outgoing(definition=definition, data={}))
 
 
@@ -113,7 +114,7 @@ def test_a_digest_says_what_and_how_many_and_lists_the_newest_first() -> None:
     contents = [Content(f"n{number}", actions=(Action("x", "/x"),)) for number in range(7)]
     one = shown(outgoing(*contents))
     assert one["title"] == "order.paid (7)"
-    assert one["body"].split("\n") == ["n6", "n5", "n4", "n3", "n2", "…"]
+    assert one["body"].split("\n") == ["- n6", "- n5", "- n4", "- n3", "- n2", "+2"]
     assert "actions" not in one
     assert one["id"] == "ntf_6"
     category = CategoryDefinition(title="Orders", locales={"ko": CategoryTexts(title="주문")})

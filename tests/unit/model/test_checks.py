@@ -6,7 +6,8 @@ import pytest
 from hub.model.checks import category_errors, type_errors
 from hub.model.deliveries import CANCEL_REASONS, MOVES, may_move
 from hub.model.rules import RULES
-from hub.model.types import MESSAGE, CategoryDefinition, TypeDefinition
+from hub.model.types import MESSAGE, CategoryDefinition, ChannelRule, TypeDefinition
+from hub.model.vocabulary import Channel
 
 
 def of_type(body):
@@ -57,6 +58,16 @@ def test_a_whole_definition_can_be_stored():
             "invalid_fallback",
         ),
         ({"digest": {"channels": ["in_app"], "window_seconds": 1}}, "/digest/channels/0", "invalid_digest"),
+        (
+            {"digest": {"channels": ["sms"], "window_seconds": 9, "extend": True}},
+            "/digest/max_seconds",
+            "invalid_digest",
+        ),
+        (
+            {"digest": {"channels": ["sms"], "window_seconds": 9, "max_seconds": 8}},
+            "/digest/max_seconds",
+            "invalid_digest",
+        ),
         ({"locales": {"x_y": {}}}, "/locales/x_y", "invalid_locale"),
         ({"locales": {"a/b": {"title": "{{"}}}, "/locales/a~1b/title", "invalid_template"),
         (
@@ -68,6 +79,19 @@ def test_a_whole_definition_can_be_stored():
 )
 def test_what_cannot_be_stored_is_told_with_its_place(body, pointer, code):
     assert (pointer, code) in of_type(body)
+
+
+@pytest.mark.req("R14")
+@pytest.mark.parametrize("given", [{}, {"channels": {}}])
+def test_a_type_that_names_no_channels_is_shown_in_the_app(given):
+    made = msgspec.convert({"category": "c", **given}, TypeDefinition)
+    assert made == TypeDefinition("c") == TypeDefinition("c", channels={Channel.IN_APP: ChannelRule()})
+    assert made.channels == {Channel.IN_APP: ChannelRule("always")}
+    stored = msgspec.json.encode(made)
+    assert msgspec.json.decode(stored)["channels"] == {"in_app": {}}, "and says so when it is read"
+    assert msgspec.json.decode(stored, type=TypeDefinition) == made
+    nobody = TypeDefinition("c", channels={Channel.IN_APP: ChannelRule("never")})
+    assert msgspec.json.decode(msgspec.json.encode(nobody), type=TypeDefinition) == nobody
 
 
 def test_a_place_in_a_larger_document():

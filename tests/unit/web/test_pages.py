@@ -382,3 +382,35 @@ def test_scripts_never_make_markup_of_text_and_ask_nobody_else() -> None:
         imported = re.findall(r"from '([^']+)'", text)
         assert all(one.startswith("./") and (STATIC / one).is_file() for one in imported), script
     assert not re.search(r"url\(|@import", (STATIC / "page.css").read_text())
+
+
+@pytest.mark.req("R7")
+async def test_the_service_worker_of_our_pages_may_do_what_it_needs_and_no_more(site: Site) -> None:
+    answer = await site.get("/push-worker.js")
+    assert answer.text == "importScripts('static/push.js');\n"
+    assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith(f"default-src 'none'; script-src 'self'; connect-src 'self' {HOST}; ")
+    assert answer.headers["cache-control"] == "no-cache"
+    await site.user("alice")
+    page = (await site.get("/preferences")).headers["content-security-policy"]
+    assert "trusted-types clarion-worker" in page, "no other address of a script is made from a text"
+
+
+@pytest.mark.req("R7")
+async def test_other_sites_may_load_what_is_meant_for_them(site: Site) -> None:
+    for name in ("push.js", "push-client.js"):
+        answer = await site.get(f"/static/{name}")
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    for name in ("client.js", "browsers.js", "page.css"):
+        assert "access-control-allow-origin" not in (await site.get(f"/static/{name}")).headers
+
+
+@pytest.mark.req("R7")
+async def test_a_user_turns_browser_notifications_on_and_an_operator_does_not(site: Site) -> None:
+    await site.user("alice")
+    assert 'id="push-on"' in (await site.get("/preferences")).text
+    site.client.cookies.clear()
+    await site.operator()
+    assert 'id="push-on"' not in (await site.get("/preferences?user=alice")).text
