@@ -135,7 +135,9 @@ class Deployment:
         try:
             answer = await self._client.request(method, path, headers=headers, **content)
         except httpx2.HTTPError as error:
-            raise StoryFailed(f"the demo's hub does not answer: {error or type(error).__name__}.") from None
+            raise StoryFailed(
+                f"the demo's hub does not answer: {str(error) or type(error).__name__}."
+            ) from None
         if not answer.is_success:
             raise StoryFailed(f"{method} {path} was refused: {words_of(answer)}")
         return answer.json() if answer.content else None

@@ -115,10 +115,11 @@ class Teller:
         self._line("checked", "wrong", "bold red", Text(what), {"what": what, "ok": False})
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Figures."""
+        """Figures: one row for each, one column for each time or thing that has them."""
         if self._as_json:
+            names = ["figure", *columns[1:]]
             for row in rows:
-                print_json({"kind": "figures", "title": title, **dict(zip(columns, row, strict=True))})
+                print_json({"kind": "figures", "title": title, **dict(zip(names, row, strict=True))})
             return
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for number, column in enumerate(columns):

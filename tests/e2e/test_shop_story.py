@@ -290,7 +290,7 @@ def test_the_demo_plays_it_for_a_newcomer(home: Path) -> None:
     said = [line["line"]["state"] for line in lines if line["kind"] == "logged"]
     assert {"provider_out", "fell_back", "delivered", "provider_back"} <= set(said)
     assert [line["ok"] for line in lines if line["kind"] == "checked"] == [True, True]
-    [missing] = [line for line in lines if line["kind"] == "figures" and line[""] == "missing"]
+    [missing] = [line for line in lines if line["kind"] == "figures" and line["figure"] == "missing"]
     assert missing["sale"] == "0"
     assert list((home / "t").iterdir()) == []
     assert sorted(path.name for path in home.iterdir()) == [".env", "t"]

@@ -111,7 +111,7 @@ class ShopStory:
         await first.gate.shut()
         away = self._shop.number()
         self._teller.did(
-            f"The {first.label} refuses connections. A parcel waits for Dora ({away}), who is not there."
+            f"{first.label[0].upper()}{first.label[1:]} refuses connections. A parcel waits for Dora ({away}), who is not there."
         )
         _, since = await self._publish(self._shop.waiting("dora", away))
         await self._stage.arrives("dora", Channel.EMAIL, away, since)
@@ -221,8 +221,5 @@ def _has(state: str) -> Any:
 
 def _why(explanation: Json) -> str:
     """The rule that keeps e-mail away."""
-    return next(
-        rule["detail"]
-        for rule in explanation["rules"]
-        if rule["channel"] == Channel.EMAIL and not rule["allows"]
-    )
+    refused = (one for one in explanation["rules"] if one["channel"] == Channel.EMAIL and not one["allows"])
+    return str(next(refused)["detail"])
