@@ -47,11 +47,16 @@ class Claims:
         """Renew what is held, until cancelled."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            try:
-                renewed = await self._store.renew_claims(sorted(self._held), TTL_SECONDS)
-            except StoreUnavailable as error:
-                _log.warning("claims could not be renewed, trying again: %s", error)
-                continue
-            if lost := self._held - renewed:
-                _log.warning("%d claims were lost to another process", len(lost))
-                self._held -= lost
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Extend what is held now; what cannot be extended is somebody else's."""
+        asked = set(self._held)  # others are taken and given back while the store works
+        try:
+            renewed = await self._store.renew_claims(sorted(asked), TTL_SECONDS)
+        except StoreUnavailable as error:
+            _log.warning("claims could not be renewed, trying again: %s", error)
+            return
+        if lost := (asked & self._held) - renewed:
+            _log.warning("%d claims were lost to another process", len(lost))
+            self._held -= lost

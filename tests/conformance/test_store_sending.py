@@ -3,16 +3,19 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import select, update
 
 from hub.adapters.sql_store import SqlStore
+from hub.adapters.sql_store.rows import delivery_values
 from hub.adapters.sql_store.tables import attempts, claims, deliveries, suppressions
+from hub.model.notifications import Content, Notification
 from hub.model.outgoing import Target
 from hub.model.retries import Move
 from hub.model.vocabulary import Channel
-from hub.ports import Attempt, Begin, Claimed, End, LogEntry, LogQuery
+from hub.ports import Attempt, Begin, Claimed, End, LogEntry, LogQuery, UserMerge
 from tests.support.pigeons import due_now, give_addresses, keep_payloads, states
-from tests.support.stores import Partition
+from tests.support.stores import Partition, delivery_of
 
 pytestmark = [pytest.mark.req("R2"), pytest.mark.req("R27")]
 
@@ -183,9 +186,35 @@ async def test_seen_in_between_is_not_begun(store: SqlStore, partition: Partitio
     assert await states(store) == {"alice email": "cancelled retracted"}
 
 
-async def test_a_fallback_takes_over_and_the_ledger_counts_it(store: SqlStore, partition: Partition) -> None:
-    from msgspec.structs import replace
+async def test_what_was_cancelled_under_a_claim_stays_cancelled(
+    store: SqlStore, partition: Partition
+) -> None:
+    await planned(partition, "evt_1", "alice")
+    await taken(store)
+    await store.retract("evt_1", 7)
+    await lapse(store)
+    assert await store.recover([EMAIL]) == []
+    assert await states(store) == {"alice email": "cancelled retracted"}
 
+
+async def test_the_first_of_a_digest_goes_out_without_the_others(
+    store: SqlStore, partition: Partition
+) -> None:
+    await planned(partition, "evt_1", "alice")
+    await planned(partition, "evt_2", "alice")
+
+    async def collect(connection: Any) -> None:
+        await connection.execute(update(deliveries).values(digest_key="posts"))
+        first = select(deliveries.c.id).order_by(deliveries.c.created_at_us).limit(1).scalar_subquery()
+        rest = deliveries.c.id != first
+        await connection.execute(update(deliveries).where(rest).values(due_at_us=9_000_000_000_000_000))
+        await connection.execute(update(deliveries).where(~rest).values(state="queued"))
+
+    await store._db.write(collect)
+    assert len(await store.queue_due(EMAIL, 10, 60)) == 1
+
+
+async def test_a_fallback_takes_over_and_the_ledger_counts_it(store: SqlStore, partition: Partition) -> None:
     await planned(partition, "evt_1", "alice")
     (one,) = await taken(store)
     await store.record([begin(one)], [])
@@ -234,23 +263,14 @@ async def test_a_digest_goes_out_whole(store: SqlStore, partition: Partition) ->
 async def test_a_broadcast_comes_in_the_users_language_with_their_marks(
     store: SqlStore, lane: Partition
 ) -> None:
-    from hub.model.notifications import Content
-
     row = await lane.broadcast("evt_b")
-    await store.merge_users([])
+    emails = {user_id: {"email": f"{user_id}@example.com"} for user_id in ("alice", "bob")}
+    await store.merge_users([UserMerge(user_id, fields) for user_id, fields in emails.items()])
     await keep_payloads(store, "evt_b", slice_key="lane")
-    from hub.adapters.sql_store.people_rows import fresh_user
-    from hub.adapters.sql_store.tables import users
-    from tests.support.stores import delivery_of as made_of
 
     async def add(connection: Any) -> None:
         for user_id in ("alice", "bob"):
-            await connection.execute(
-                users.insert().values(fresh_user(user_id, email=f"{user_id}@example.com"))
-            )
-            one = made_of(_as_notification(row, user_id), EMAIL, "unseen")
-            from hub.adapters.sql_store.rows import delivery_values
-
+            one = delivery_of(_as_notification(row, user_id), EMAIL, "always")
             values = dict(zip(deliveries.columns.keys(), delivery_values(one, "lane", "held"), strict=True))
             await connection.execute(deliveries.insert().values(values))
 
@@ -264,8 +284,6 @@ async def test_a_broadcast_comes_in_the_users_language_with_their_marks(
 
 
 def _as_notification(row: Any, user_id: str) -> Any:
-    from hub.model.notifications import Content, Notification
-
     return Notification(
         row.id, user_id, row.event_id, row.type, row.category, Content(), row.created_at_us, True
     )

@@ -1,5 +1,6 @@
 """The engine: what is due is decided once more, carried by whoever works, tried again, and recorded as it was."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -269,11 +270,33 @@ async def test_an_sms_that_may_have_gone_out_is_not_sent_again(
     assert await states(store) == {"alice email": "unknown timeout"}
 
 
+@pytest.mark.req("I7")
+async def test_a_claim_that_is_taken_during_a_renewal_is_kept(
+    store: SqlStore, partition: Partition, clock: FakeClock
+) -> None:
+    loft = Loft(store, clock, PigeonPost([Pigeon("a")]))
+    await planned(partition, "evt_1", "alice")
+    await planned(partition, "evt_2", "bob")
+    first, second = [(one.user_id, one.id) for one in await store.queue_due(EMAIL, 10, 60)]
+    renew, second_taken = store.renew_claims, asyncio.Event()
+
+    async def slow_renewal(*asked: Any) -> set[str]:
+        await second_taken.wait()
+        return await renew(*asked)
+
+    store.renew_claims = slow_renewal  # type: ignore[method-assign]
+    async with loft.claims.on([first]) as (one, _):
+        renewing = asyncio.create_task(loft.claims.renew())
+        await asyncio.sleep(0)
+        async with loft.claims.on([second]) as (other, _):
+            second_taken.set()
+            await renewing
+            assert loft.claims._held == {one, other}
+
+
 async def test_a_sender_that_stops_gives_back_what_it_did_not_begin(
     store: SqlStore, partition: Partition, clock: FakeClock
 ) -> None:
-    import asyncio
-
     await planned(partition, "evt_1", *(f"user{number}" for number in range(10)))
     pigeon = Pigeon("a", connections=1)
     pigeon.gate.clear()

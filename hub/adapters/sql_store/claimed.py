@@ -20,6 +20,7 @@ from hub.adapters.sql_store.rows import (
     preferences_of,
     profile_of,
 )
+from hub.adapters.sql_store.situation import retracted_among
 from hub.adapters.sql_store.suppressions import suppressed_pairs
 from hub.adapters.sql_store.tables import (
     broadcast_marks,
@@ -67,6 +68,7 @@ async def load_claimed(connection: AsyncConnection, db: Database, claim: str) ->
     seen = await _notifications(connection, db, rows)
     missing = [row for row in rows if (row.user_id, row.notification_id) not in seen]
     seen |= await _broadcasts(connection, db, missing, people)
+    gone = await retracted_among(db, connection, {row.event_id for row in rows})
     targets, suppressed = await _targets(connection, db, rows, people)
     found = []
     for row in rows:
@@ -82,7 +84,7 @@ async def load_claimed(connection: AsyncConnection, db: Database, claim: str) ->
                 actor=actor.profile if actor else None,
                 targets=targets.get(row.user_id, {}),
                 suppressed=suppressed.get(row.user_id, frozenset()),
-                hidden=known.hidden,
+                hidden="retracted" if row.event_id in gone else known.hidden,
                 reached_at_us=known.reached_at_us,
                 seen_at_us=known.seen_at_us,
                 is_broadcast=known.is_broadcast,

@@ -29,7 +29,7 @@ _NEXT: Final = (
     " AND claim IS NULL ORDER BY due_at_us LIMIT 1) AS next"
 )
 _DUE: Final = (
-    f"SELECT user_id, id, lapses, digest_key FROM deliveries WHERE channel = ? AND {_WAITING} AND claim IS NULL"  # noqa: S608
+    f"SELECT user_id, id, lapses, digest_key, state FROM deliveries WHERE channel = ? AND {_WAITING} AND claim IS NULL"  # noqa: S608
     " AND due_at_us <= {now} ORDER BY due_at_us LIMIT ?"
 )
 _SQLITE_DUE: Final = Statement(_DUE)
@@ -41,15 +41,10 @@ _QUEUE: Final = RowsStatement(
     **_KEY,
     kick_us="bigint",
 )
-_QUEUE_DIGESTS: Final = RowsStatement(
-    "UPDATE deliveries SET state = 'queued', due_at_us = {now} + given.kick_us FROM {rows}"
-    " WHERE deliveries.user_id = given.user_id AND deliveries.digest_key = given.digest_key"
-    " AND deliveries.channel = given.channel AND deliveries.digest_key IS NOT NULL AND deliveries.state = 'held'"
-    " RETURNING deliveries.user_id, deliveries.id, deliveries.lapses, deliveries.digest_key",
-    user_id="text",
-    digest_key="text",
-    channel="text",
-    kick_us="bigint",
+_QUEUE_DIGEST: Final = Statement(
+    "UPDATE deliveries SET state = 'queued', due_at_us = {now} + ?"
+    " WHERE user_id = ? AND digest_key = ? AND channel = ? AND state = 'held'"
+    " RETURNING user_id, id, lapses, digest_key"
 )
 _CLAIM: Final = RowsStatement(
     "UPDATE deliveries SET claim = given.claim FROM {rows} WHERE deliveries.user_id = given.user_id"
@@ -111,13 +106,15 @@ class Sending(Part):
         self, connection: AsyncConnection, channel: Channel, limit: int, kick_us: int
     ) -> list[Due]:
         question = _SQLITE_DUE if self._db.sqlite else _POSTGRESQL_DUE
-        found = [Due(*row) for row in await question.rows(self._db, connection, str(channel), limit)]
+        rows = await question.rows(self._db, connection, str(channel), limit)
+        found = [Due(*row[:4]) for row in rows]
         await _QUEUE.rows(self._db, connection, [(due.user_id, due.id, kick_us) for due in found])
-        digests = {(due.user_id, due.digest_key) for due in found if due.digest_key is not None}
-        joined = await _QUEUE_DIGESTS.rows(
-            self._db, connection, [(*digest, str(channel), kick_us) for digest in sorted(digests)]
-        )
-        return [*found, *(Due(*row) for row in joined)]
+        # Only what was held takes along what else is held: the first of a digest may go out at once, alone.
+        digests = {(row[0], row[3]) for row in rows if row[3] is not None and row[4] == "held"}
+        for user_id, key in sorted(digests):
+            joined = await _QUEUE_DIGEST.rows(self._db, connection, kick_us, user_id, key, str(channel))
+            found += [Due(*row) for row in joined]
+        return found
 
     # ------------------------------------------------------------ claims
 
@@ -245,7 +242,7 @@ class Sending(Part):
             return []
         found = await connection.execute(
             select(deliveries)
-            .where(self._db.among(deliveries.c.claim, ids))
+            .where(self._db.among(deliveries.c.claim, ids), deliveries.c.state.in_(("queued", "sending")))
             .order_by(deliveries.c.user_id, deliveries.c.id)
             .with_for_update()
         )

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.bulk import Statement
-from hub.adapters.sql_store.engine import Part
+from hub.adapters.sql_store.engine import Database, Part
 from hub.adapters.sql_store.people_rows import ERASURE_KEY, tombstones_among
 from hub.adapters.sql_store.push_rows import HAS_PUSH, with_push
 from hub.adapters.sql_store.rows import broadcast_of, notification_of, user_of
@@ -103,7 +103,7 @@ class Situations(Part):
 
     async def retracted_among(self, connection: AsyncConnection, event_ids: Collection[str]) -> set[str]:
         """`retracted` in a transaction that runs."""
-        return {row[0] for row in await _RETRACTIONS.among(self._db, connection, event_ids)}
+        return await retracted_among(self._db, connection, event_ids)
 
     async def stored_slices(
         self, connection: AsyncConnection, event_ids: Collection[str]
@@ -119,3 +119,8 @@ def _erased(user: User | None, user_id: str, erased_at_us: int, revoked_us: int)
         erased_at_us=erased_at_us,
         tokens_valid_from_us=max(known.tokens_valid_from_us, revoked_us),
     )
+
+
+async def retracted_among(db: Database, connection: AsyncConnection, event_ids: Collection[str]) -> set[str]:
+    """Those of the events that were retracted."""
+    return {row[0] for row in await _RETRACTIONS.among(db, connection, event_ids)}
