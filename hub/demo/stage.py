@@ -82,9 +82,7 @@ class Stage:
 
     async def settle(self, people: Sequence[Person]) -> None:
         """Make them known to the hub, with their choices; their browsers subscribe to push."""
-        self.people |= {person.id: person for person in people}
-        for person in people:
-            self._owner |= {one: person.id for one in (person.email, person.phone) if one}
+        self.introduce(people)
         lines = b"\n".join(msgspec.json.encode(person.to_json()) for person in people)
         answer = await self.hub.call("POST", "/v1/users/batch", lines)
         assert answer["rejected"] == 0, answer
@@ -101,6 +99,12 @@ class Stage:
     def name(self, user: str) -> str:
         """What the story calls somebody."""
         return self.people[user].name
+
+    def introduce(self, people: Sequence[Person]) -> None:
+        """Know them and their addresses by name."""
+        self.people |= {person.id: person for person in people}
+        for person in people:
+            self._owner |= {one: person.id for one in (person.email, person.phone) if one}
 
     def owner(self, address: str) -> str:
         """Whose an address, a number or an endpoint is; "" for a stranger's."""
