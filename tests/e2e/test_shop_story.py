@@ -77,6 +77,8 @@ async def test_the_whole_story(tmp_path: Path, database_url: str) -> None:
         await who_is_there(town, expected)
         await one_server_falls(town, expected)
         await all_mail_falls(town, expected)
+        town.rise()
+        await an_address_is_gone(town, expected)
         await mail_returns(town, expected)
 
         # Nobody got what they did not choose, and nothing came twice.
@@ -191,6 +193,31 @@ async def all_mail_falls(town: Town, expected: Counter[tuple[str, str, str]]) ->
     assert town.provider("B") in tried
     deliveries = {one["channel"]: one["state"] for one in await town.deliveries(event)}
     assert deliveries == {"email": "dead", "sms": "delivered"}
+
+
+async def an_address_is_gone(town: Town, expected: Counter[tuple[str, str, str]]) -> None:
+    """A mailbox that does not exist is asked for once; from then on, as for who never had one, the SMS goes out at once."""
+    await town.settle("fay", email="fay@example.com", phone="+15005550109")
+    await town.settle("gil", phone="+15005550110")
+    for sink in town.mail.values():
+        sink.plan("rcpt", "550 5.1.1 no such user", to="fay@example.com")
+    event = await town.cluster.publish(**paid("fay", "S-140"))
+    await town.until(lambda: town.got("fay", "sms", "S-140"), FALLBACK_SECONDS)  # a breaker may still be open
+    lines = await town.logged(says("fell_back"), event=event)
+    assert "5.1.1 no such user" in [line.get("detail") for line in lines if line["state"] == "failed"]
+    found = await town.cluster.call("GET", "/v1/suppressions")
+    assert [(one["address"], one["reason"]) for one in found["suppressions"]] == [
+        ("fay@example.com", "bounce")
+    ]
+    asked = sum("RCPT" in line and "fay@" in line for sink in town.mail.values() for line in sink.commands)
+    assert asked == 1
+    for user, number in (("fay", "S-141"), ("gil", "S-142")):
+        await town.cluster.publish(**paid(user, number))
+        await town.until(lambda user=user, number=number: town.got(user, "sms", number))
+    assert asked == sum(
+        "RCPT" in line and "fay@" in line for sink in town.mail.values() for line in sink.commands
+    )
+    expected += Counter({("fay", "sms", "S-140"): 1, ("fay", "sms", "S-141"): 1, ("gil", "sms", "S-142"): 1})
 
 
 async def mail_returns(town: Town, expected: Counter[tuple[str, str, str]]) -> None:
