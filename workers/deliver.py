@@ -149,17 +149,16 @@ class Delivering:
             return ends
         if (wait := self._carriers.closed()) is not None:
             return ends + [self._after(claim, one, wait, "queued") for one in going]
-        try:
-            message = self._sender.compose(self._outgoing(going, targets))
-        except ComposeError as error:
-            unfit = GiveUp("not_composed", str(error))
-            return ends + [self._after(claim, one, unfit, "queued") for one in going]
+        # Before anything is made of it: when a process dies, what it was at is known by its state.
         held = await self._recorder.step([], [Begin(claim, *_key(one), now_us) for one in going])
         begun = [one for one in going if one.delivery.id in held]
         if not begun:
             return ends  # all of them were cancelled, or became somebody else's, in the last moment
-        if len(begun) < len(going):
+        try:
             message = self._sender.compose(self._outgoing(begun, targets))
+        except ComposeError as error:
+            unfit = GiveUp("not_composed", str(error))
+            return ends + [self._after(claim, one, unfit, "sending") for one in begun]
         return ends + await self._send(claim, begun, message, targets)
 
     async def _send(

@@ -2,24 +2,26 @@
 
 One process dispatches at a time (the lease `dispatch`). It never hands out more than senders can hold, so a backlog of
 any size stays in SQL, memory stays flat, and what is urgent on one channel never waits for another channel's backlog.
+What had a process die under it goes out in small chunks, one after the other, so that the next death has one cause.
 """
 
 import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Final, Protocol
 
 from hub.errors import ClarionError
 from hub.model.vocabulary import Channel
 from hub.ports import Clock, Due, Lease, LogEntry, SendingStore
-from workers.jobs import CHUNKS, KICK_SECONDS, Deliveries
+from workers.jobs import CAREFUL, CHUNKS, KICK_SECONDS, Deliveries, Outstanding
 from workers.recorder import Teller
 
 ROUND_SECONDS: Final = 0.1
 RECOVER_SECONDS: Final = 1.0
-CHUNK: Final = 200
-CAREFUL: Final = (CHUNK, 10, 1)  # how many go together, by how often a process died that had them
+CHUNK: Final = 200  # deliveries at most
+SMALLEST: Final = 20  # a chunk is not made smaller than this to give every process a part
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class JobQueue(Protocol):
     """Where chunks go."""
 
     async def kick(self, channel: Channel, deliveries: Deliveries, name: str) -> None: ...
-    async def outstanding(self) -> "dict[Channel, int]": ...
+    async def outstanding(self) -> Outstanding: ...
 
 
 class Dispatcher:
@@ -80,17 +82,19 @@ class Dispatcher:
         if not ready:
             return 0
         outstanding = await self._jobs.outstanding()
-        count = 0
-        for channel in ready:
-            room = CHUNKS * max(self._members(), 1) - outstanding.get(channel, 0)
-            if room > 0:
-                found = await self._store.queue_due(channel, room * CHUNK, KICK_SECONDS)
-                for chunk in _chunks(found):
-                    await self._jobs.kick(
-                        channel, [(one.user_id, one.id) for one in chunk], secrets.token_hex(8)
-                    )
-                count += len(found)
-        return count
+        return sum([await self._hand_out(channel, outstanding) for channel in ready])
+
+    async def _hand_out(self, channel: Channel, outstanding: Outstanding) -> int:
+        members = max(self._members(), 1)
+        room = CHUNKS * members - outstanding.chunks[channel]
+        careful = channel not in outstanding.careful
+        if room <= 0 and not careful:
+            return 0
+        found = await self._store.queue_due(channel, max(room, 0) * CHUNK, KICK_SECONDS, careful=careful)
+        size = min(max(-(-len(found) // members), SMALLEST), CHUNK)
+        for name, chunk in _chunks(found, size):
+            await self._jobs.kick(channel, [(one.user_id, one.id) for one in chunk], name)
+        return len(found)
 
     async def recover(self) -> Sequence[LogEntry]:
         """Give back what dead or frozen processes had, now and then."""
@@ -108,24 +112,30 @@ class Dispatcher:
         return lines
 
 
-def _chunks(found: Sequence[Due]) -> Iterator[list[Due]]:
-    """Chunks of what goes together: careful ones apart, a digest never split."""
-    by_care: dict[int, list[list[Due]]] = {}
+def _chunks(found: Sequence[Due], size: int) -> Iterator[tuple[str, list[Due]]]:
+    """Chunks with their names; a digest is never split. All careful ones are one chunk: there are no more than fit."""
     digests: dict[tuple[str, str], list[Due]] = {}
+    groups: list[list[Due]] = []
     for one in found:
         group = [one]
         if one.digest_key is not None:
             group = digests.setdefault((one.user_id, one.digest_key), [])
             group.append(one)
-            if len(group) > 1:
-                continue
-        by_care.setdefault(min(one.lapses, len(CAREFUL) - 1), []).append(group)
-    for care, groups in by_care.items():
-        chunk: list[Due] = []
-        for group in groups:
-            if chunk and len(chunk) + len(group) > CAREFUL[care]:
-                yield chunk
-                chunk = []
-            chunk = [*chunk, *group]
-        if chunk:
-            yield chunk
+        if len(group) == 1:
+            groups.append(group)
+    if careful := list(chain.from_iterable(group for group in groups if _is_careful(group))):
+        yield CAREFUL + secrets.token_hex(8), careful
+    chunk: list[Due] = []
+    for group in groups:
+        if _is_careful(group):
+            continue
+        if chunk and len(chunk) + len(group) > size:
+            yield secrets.token_hex(8), chunk
+            chunk = []
+        chunk = [*chunk, *group]
+    if chunk:
+        yield secrets.token_hex(8), chunk
+
+
+def _is_careful(group: Sequence[Due]) -> bool:
+    return any(one.lapses for one in group)

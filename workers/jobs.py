@@ -7,11 +7,11 @@ dead process is free again when its lease in Redis ends, since arq itself would 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from arq import Worker
+from arq import Retry, Worker
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.constants import in_progress_key_prefix
 from arq.worker import func
@@ -20,12 +20,17 @@ from redis.exceptions import RedisError
 from hub.errors import ClarionError, QueueUnavailable
 from hub.model.vocabulary import Channel
 
-KICK_SECONDS: Final = 60.0
+KICK_SECONDS: Final = 20.0  # jobs that are lost are made again after so long
 POLL_SECONDS: Final = 0.05
 CHUNKS: Final = 3  # of one channel in one process: one is worked on, one is being read, one waits
-MAX_JOBS: Final = CHUNKS * (len(Channel) - 1)  # so that no channel can take the place of another
+MAX_JOBS: Final = (CHUNKS + 1) * (len(Channel) - 1)  # with a careful one each: no channel is in another's way
+CAREFUL: Final = "careful-"  # how names of chunks begin that go one at a time
 LEASE_SECONDS: Final = 4.0
 TIMEOUT_SECONDS: Final = 3600.0
+# A job comes back from processes that died or have enough; SQL counts what is to be counted.
+TRIES: Final = 1_000_000
+ENOUGH_SECONDS: Final = 0.05  # a job that came to a process with enough of its channel is offered again
+
 _FUNCTION: Final = "deliver"
 _RENEW_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
@@ -47,6 +52,20 @@ def _serialize(job: Mapping[str, Any]) -> bytes:
 
 def _deserialize(raw: bytes) -> dict[str, Any]:
     return msgspec.msgpack.decode(raw, type=dict[str, Any])
+
+
+class Outstanding:
+    """What waits or is worked on: how many chunks per channel, and the channels with a careful one beside them."""
+
+    def __init__(self, job_ids: Iterable[str] = ()) -> None:
+        self.chunks: Counter[Channel] = Counter()
+        self.careful: set[Channel] = set()
+        for id_ in job_ids:
+            channel, _, name = id_.partition(":")
+            if name.startswith(CAREFUL):
+                self.careful.add(Channel(channel))
+            else:
+                self.chunks[Channel(channel)] += 1
 
 
 class Jobs:
@@ -82,14 +101,14 @@ class Jobs:
         except (RedisError, OSError) as error:
             raise QueueUnavailable(f"Jobs cannot be handed out: {error}") from error
 
-    async def outstanding(self) -> Counter[Channel]:
-        """How many chunks wait or are worked on, per channel."""
+    async def outstanding(self) -> Outstanding:
+        """What waits or is worked on."""
         pool = await self.pool()
         try:
             ids = await pool.zrange(self._queue, 0, -1)
         except (RedisError, OSError) as error:
             raise QueueUnavailable(f"Jobs cannot be counted: {error}") from error
-        return Counter(Channel(id_.decode().partition(":")[0]) for id_ in ids)
+        return Outstanding(id_.decode() for id_ in ids)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -106,7 +125,8 @@ class JobRunner:
         self._queue = queue_name(prefix)
         self._deliver = deliver
         self._worker: Worker | None = None
-        self._running: set[str] = set()
+        self._is_draining = False
+        self._running: dict[str, asyncio.Task[Any] | None] = {}
 
     async def run(self) -> None:
         """Until cancelled. arq's worker ends whenever Redis does; then another one takes its place."""
@@ -125,15 +145,16 @@ class JobRunner:
 
     async def drain(self, seconds: float) -> None:
         """Take no more jobs, and wait so long for those that run."""
-        if self._worker is None:
-            return
-        self._worker.allow_pick_jobs = False
-        if tasks := list(self._worker.tasks.values()):
+        self._is_draining = True
+        if self._worker is not None:
+            self._worker.allow_pick_jobs = False
+        # Also those of a worker that ended with its Redis.
+        if tasks := [task for task in self._running.values() if task is not None]:
             await asyncio.wait(tasks, timeout=seconds)
 
     def _make_worker(self) -> Worker:
-        return Worker(
-            functions=[func(self._run_job, name=_FUNCTION, keep_result=0, max_tries=1)],  # type: ignore[arg-type]  # arq wants *args
+        worker = Worker(
+            functions=[func(self._run_job, name=_FUNCTION, keep_result=0, max_tries=TRIES)],  # type: ignore[arg-type]  # arq wants *args
             queue_name=self._queue,
             redis_settings=self._settings,
             handle_signals=False,
@@ -145,22 +166,27 @@ class JobRunner:
             job_serializer=_serialize,
             job_deserializer=_deserialize,
             log_results=False,
-            retry_jobs=False,
+            retry_jobs=True,
         )
+        # arq would keep a dead process' job for its time limit; what lives renews its own below.
+        worker.in_progress_timeout_s = LEASE_SECONDS
+        worker.allow_pick_jobs = not self._is_draining
+        return worker
 
     async def _run_job(self, context: dict[Any, Any], channel: str, deliveries: list[list[str]]) -> None:
-        """One chunk. Nothing is raised: arq would keep the exception, and SQL knows what is left to do."""
+        """One chunk. No failure is raised: arq would keep the exception, and SQL knows what is left to do."""
         job_id = str(context["job_id"])
-        self._running.add(job_id)
+        if CAREFUL not in job_id and Outstanding(self._running).chunks[Channel(channel)] >= CHUNKS:
+            raise Retry(defer=ENOUGH_SECONDS)  # another process has none, or we have room in a moment
+        self._running[job_id] = asyncio.current_task()
         try:
-            await context["redis"].pexpire(in_progress_key_prefix + job_id, round(LEASE_SECONDS * 1000))
             await self._deliver(Channel(channel), [(user_id, id_) for user_id, id_ in deliveries])
         except (ClarionError, RedisError, OSError) as error:
             _log.warning("a chunk of %d deliveries waits: %s", len(deliveries), error)
         except Exception:  # noqa: BLE001 - logged; the sweep brings it again
             _log.exception("a chunk of %d deliveries failed", len(deliveries))
         finally:
-            self._running.discard(job_id)
+            self._running.pop(job_id, None)
 
     async def _keep_leases(self) -> None:
         while True:

@@ -69,7 +69,12 @@ class Recorder:
                 _log.warning("what was sent is recorded as soon as the database answers: %s", error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def close(self) -> None:
-        """Wait until everything is written."""
-        if self._task is not None:
+    async def close(self, seconds: float | None = None) -> None:
+        """Wait until everything is written, at most so long: what is not will be found by whoever lives."""
+        if self._task is None:
+            return
+        _, waiting = await asyncio.wait([self._task], timeout=seconds)
+        if waiting:
+            _log.error("the database is away: what was sent last is not recorded, and may be sent once more")
+            self._task.cancel()
             await asyncio.wait([self._task])

@@ -28,6 +28,7 @@ from workers.pace import RedisPace
 from workers.recorder import Recorder
 
 DRAIN_SECONDS: Final = 12.0
+RECORD_SECONDS: Final = 5.0  # for a database that is away when we end
 
 
 class SenderRole:
@@ -116,7 +117,7 @@ class SenderRole:
         await self._livelog.tell([entry])
 
     async def _close(self) -> None:
-        await self._recorder.close()
+        await self._recorder.close(RECORD_SECONDS)
         for sender in self._senders:
             for provider in sender.providers:
                 await provider.close()

@@ -20,6 +20,12 @@ from hub.model.users import User
 from hub.model.vocabulary import Channel
 
 LAPSES: Final = 3  # a delivery that had so many processes die under it is set aside
+CAREFUL: Final = (10, 1)  # how many of those go together that had one process die under them, and two
+
+
+def together(lapses: int) -> int:
+    """How many deliveries may share a chunk that had so many (1 or more) processes die under them."""
+    return CAREFUL[min(lapses, len(CAREFUL)) - 1]
 
 
 class Facts(Struct, frozen=True):

@@ -16,7 +16,10 @@ from hub.ports.rows import LogEntry
 
 
 class Due(NamedTuple):
-    """A delivery that is to be handed to a sender. `lapses` tells how carefully; a digest's are of one user and key."""
+    """A delivery that is to be handed to a sender. `lapses`: how many processes died under it.
+
+    Those of a digest have one user and key.
+    """
 
     user_id: str
     id: str
@@ -95,13 +98,17 @@ class SendingStore(Protocol):
     """
 
     async def next_due(self, channels: Sequence[Channel]) -> dict[Channel, int]:
-        """Per channel the earliest moment (µs) at which a waiting delivery that nobody works on is due."""
+        """Per channel the earliest moment (µs) at which a waiting delivery is due that nobody was told of."""
         ...
 
-    async def queue_due(self, channel: Channel, limit: int, kick_seconds: float) -> list[Due]:
+    async def queue_due(
+        self, channel: Channel, limit: int, kick_seconds: float, *, careful: bool = True
+    ) -> list[Due]:
         """Move up to `limit` due deliveries to `queued`, oldest first, with all that is held for their digests.
 
-        They are due again after `kick_seconds`, in case whoever is told of them never comes to claim them.
+        They are handed out again after `kick_seconds`, in case whoever is told of them never comes to claim them.
+        Those that had a process die under them are not among these: with `careful`, one chunk of them is added
+        (`hub.model.sending.together`). Let no second one run beside it, so that the next death has one cause.
         """
         ...
 
@@ -116,7 +123,7 @@ class SendingStore(Protocol):
         ...
 
     async def release_claim(self, claim: str) -> None:
-        """Give back what was not begun: due at once, for others."""
+        """Give back what was not begun: due at once, for others. What was begun and not ended lapses at once."""
         ...
 
     async def record(self, begins: Sequence[Begin], ends: Sequence[End]) -> set[str]:
@@ -130,6 +137,7 @@ class SendingStore(Protocol):
     async def recover(self, repeating: Sequence[Channel]) -> list[LogEntry]:
         """End claims that lapsed. What was not begun is due again; so is what was, on `repeating` channels, marked.
 
-        On other channels it becomes `unknown`. A delivery that lapsed `LAPSES` times is `dead` (`kills_senders`).
+        On other channels it becomes `unknown`. `lapses` counts for what was on its way; when nothing of
+        a channel was, for all that the process had of it. A delivery that lapsed `LAPSES` times is `dead` (`kills_senders`).
         """
         ...

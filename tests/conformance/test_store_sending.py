@@ -53,6 +53,26 @@ async def lapse(store: SqlStore) -> None:
     await store._db.write(work)
 
 
+async def rows(store: SqlStore) -> list[Any]:
+    async with store._db.read() as connection:
+        found = await connection.execute(select(deliveries).order_by(deliveries.c.user_id))
+        return list(found.all())
+
+
+async def test_when_it_was_due_stays_what_it_was(store: SqlStore, partition: Partition) -> None:
+    """What waited longest is first in line, whatever happened to it, and a message carries that moment."""
+    await planned(partition, "evt_1", "alice")
+    (one,) = await taken(store)
+    assert one.delivery.due_at_us == 1
+    await store.release_claim("one")
+    (again,) = await taken(store, "two")
+    assert again.delivery.due_at_us == 1
+    await lapse(store)
+    await store.recover([EMAIL])
+    assert [row.due_at_us for row in await rows(store)] == [1]
+    assert await store.next_due([EMAIL]) == {EMAIL: 1}
+
+
 async def test_what_is_due_is_handed_out_once(store: SqlStore, partition: Partition) -> None:
     await planned(partition, "evt_1", "alice", "bob")
     assert set(await store.next_due([EMAIL, SMS])) == {EMAIL}
@@ -87,7 +107,17 @@ async def test_a_delivery_belongs_to_one_claim(store: SqlStore, partition: Parti
     assert await store.claim("two", "other", [key], 60) == []
     assert await store.record([begin(one, "two")], []) == set()
     assert await store.record([begin(one)], []) == {one.delivery.id}
-    assert await store.record([begin(one)], []) == set()
+
+
+async def test_a_beginning_that_is_written_twice_is_one(store: SqlStore, partition: Partition) -> None:
+    """Whoever lost the database's answer asks again; the delivery must not hang between two states."""
+    await planned(partition, "evt_1", "alice")
+    (one,) = await taken(store)
+    assert await store.record([begin(one)], []) == {one.delivery.id}
+    assert await store.record([begin(one)], []) == {one.delivery.id}
+    assert [row.attempts for row in await rows(store)] == [1]
+    await store.record([], [end(one)])
+    assert await store.record([begin(one)], []) == set()  # it is over
 
 
 async def test_an_end_is_written_with_its_attempts_and_its_lines(
@@ -142,7 +172,7 @@ async def test_what_was_on_its_way_is_repeated_and_marked(store: SqlStore, parti
     (line,) = await store.recover([EMAIL])
     assert (line.state, line.reason, line.user_id) == ("retried", "repeated", first.delivery.user_id)
     again = {one.delivery.id: one.delivery for one in await taken(store, "two")}
-    assert again[first.delivery.id].lapses == again[second.delivery.id].lapses == 1
+    assert (again[first.delivery.id].lapses, again[second.delivery.id].lapses) == (1, 0)
     assert (again[first.delivery.id].attempts, again[second.delivery.id].attempts) == (1, 0)
 
 
@@ -167,6 +197,84 @@ async def test_what_kills_three_processes_is_set_aside(store: SqlStore, partitio
     assert [(line.state, line.reason) for line in lines] == [("dead", "kills_senders")]
     assert await states(store) == {"alice email": "dead kills_senders"}
     assert await store.queue_due(EMAIL, 10, 60) == []
+
+
+@pytest.mark.req("I10")
+async def test_who_shared_a_process_with_a_killer_is_not_set_aside(
+    store: SqlStore, partition: Partition
+) -> None:
+    """Each death leaves fewer suspects: those on their way, then a few of them, then one."""
+    await planned(partition, "evt_1", *(f"user{number:02}" for number in range(30)))
+    sizes = []
+    for number in range(3):
+        given = await taken(store, f"claim{number}")
+        careful = [one for one in given if one.delivery.lapses]
+        sizes.append(len(careful))
+        await store.record([begin(one, f"claim{number}") for one in careful or given[:12]], [])
+        await store.release_claim(f"claim{number}")
+        await lapse(store)
+        await store.recover([EMAIL])
+    assert sizes == [0, 10, 1]
+    assert sorted(row.lapses for row in await rows(store)) == [0] * 18 + [1] * 2 + [2] * 9 + [3]
+    assert [row.lapses for row in await rows(store) if row.state == "dead"] == [3]
+
+
+async def test_who_was_not_begun_is_no_suspect_of_another_chunk_either(
+    store: SqlStore, partition: Partition
+) -> None:
+    await planned(partition, "evt_1", "alice", "bob", "carol")
+    due = await store.queue_due(EMAIL, 100, 60)
+    keys = [(one.user_id, one.id) for one in due]
+    (first,) = await store.claim("one", "owner", keys[:1], 60)
+    await store.claim("two", "owner", keys[1:2], 60)
+    await store.claim("three", "other", keys[2:], 60)
+    await store.record([begin(first)], [])
+    await lapse(store)
+    await store.recover([EMAIL])
+    lapses = {row.id: row.lapses for row in await rows(store)}
+    assert [lapses[id_] for _, id_ in keys] == [1, 0, 1]  # of the other process nobody knows what it was at
+
+
+async def test_one_careful_chunk_at_a_time(store: SqlStore, partition: Partition) -> None:
+    await planned(partition, "evt_1", "alice", "bob")
+    await taken(store)
+    await lapse(store)
+    await store.recover([EMAIL])
+    await planned(partition, "evt_2", "carol")
+    fresh = await store.queue_due(EMAIL, 100, 60, careful=False)
+    assert [(one.user_id, one.lapses) for one in fresh] == [("carol", 0)]
+    careful = await store.queue_due(EMAIL, 0, 60)
+    assert sorted((one.user_id, one.lapses) for one in careful) == [("alice", 1), ("bob", 1)]
+
+
+async def test_what_was_begun_and_not_ended_lapses_with_its_release(
+    store: SqlStore, partition: Partition
+) -> None:
+    """Something that nobody foresaw ended the work on it: it must not stay on its way for ever."""
+    await planned(partition, "evt_1", "alice")
+    (one,) = await taken(store)
+    await store.record([begin(one)], [])
+    await store.release_claim("one")
+    assert await store.record([], [end(one)]) == set()
+    (line,) = await store.recover([EMAIL])
+    assert line.reason == "repeated"
+    (again,) = await taken(store, "two")
+    assert again.delivery.lapses == 1
+
+
+async def test_a_digest_that_lapsed_goes_out_whole(store: SqlStore, partition: Partition) -> None:
+    for number in range(15):
+        await planned(partition, f"evt_{number:02}", "alice")
+
+    async def join(connection: Any) -> None:
+        await connection.execute(update(deliveries).values(digest_key="posts"))
+
+    await store._db.write(join)
+    given = await taken(store)
+    await store.record([begin(one) for one in given], [])
+    await lapse(store)
+    await store.recover([EMAIL])
+    assert len(await taken(store, "two")) == 15
 
 
 async def test_what_was_not_begun_is_given_back_at_once(store: SqlStore, partition: Partition) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from hub.adapters.sql_store import SqlStore, migrate
+from hub.errors import StoreUnavailable
 from hub.model.outcomes import GiveUp, Outcome, RetryAfter, Sent, Unclear
+from hub.model.outgoing import Outgoing
 from hub.model.users import Preferences, QuietHours
 from hub.model.vocabulary import Channel
-from hub.ports import LogQuery
+from hub.ports import Begin, LogQuery
 from tests.support.clock import FakeClock
 from tests.support.pigeons import (
     Loft,
@@ -258,6 +260,63 @@ async def test_what_cannot_be_composed_costs_the_others_nothing(
     await Loft(store, clock, PigeonPost([pigeon])).round()
     assert titles(pigeon) == ["evt_1 for bob"]
     assert await states(store) == {"alice email": "dead not_composed", "bob email": "sent sent"}
+
+
+@pytest.mark.req("I7")
+async def test_an_answer_of_the_store_that_nobody_heard_costs_nothing(
+    store: SqlStore, partition: Partition, clock: FakeClock
+) -> None:
+    """The step is on disk, and whoever asked does not know: asked again, it is the same step."""
+    await planned(partition, "evt_1", "alice", "bob")
+    pigeon = Pigeon("a", connections=1)
+    record, unheard = store.record, []
+
+    async def losing(*step: Any) -> set[str]:
+        held = await record(*step)
+        if held and held not in unheard:
+            unheard.append(held)
+            raise StoreUnavailable("The connection was lost.")
+        return held
+
+    store.record = losing  # type: ignore[method-assign]
+    await Loft(store, clock, PigeonPost([pigeon])).round()
+    assert len(unheard) >= 2
+    assert sorted(titles(pigeon)) == ["evt_1 for alice", "evt_1 for bob"]
+    assert set((await states(store)).values()) == {"sent sent"}
+
+
+@pytest.mark.req("I10")
+async def test_what_fails_in_a_way_that_nobody_foresaw_is_set_aside_in_the_end(
+    store: SqlStore, partition: Partition, clock: FakeClock
+) -> None:
+    class Odd(PigeonPost):
+        def compose(self, outgoing: Outgoing) -> Any:
+            if outgoing.user.profile.id == "alice":
+                raise RuntimeError("a mistake of ours")
+            return super().compose(outgoing)
+
+    await planned(partition, "evt_1", "alice", "bob")
+    pigeon = Pigeon("a")
+    loft = Loft(store, clock, Odd([pigeon]))
+    for _ in range(3):
+        await loft.round()
+        await store.recover([EMAIL])
+    assert titles(pigeon) == ["evt_1 for bob"]
+    assert await states(store) == {"alice email": "dead kills_senders", "bob email": "sent sent"}
+
+
+async def test_a_recorder_does_not_wait_for_ever_for_a_database(
+    store: SqlStore, partition: Partition, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(*_: Any) -> set[str]:
+        raise StoreUnavailable("It is away.")
+
+    store.record = away  # type: ignore[method-assign]
+    loft = Loft(store, clock, PigeonPost([Pigeon("a")]))
+    step = loft.recorder.step([], [Begin("one", "alice", "dlv_1", 5)])
+    await loft.recorder.close(0.01)
+    assert "may be sent once more" in caplog.text
+    assert step.cancelled() or not step.done()
 
 
 @pytest.mark.req("I7")

@@ -17,7 +17,7 @@ from tests.support.pigeons import Pigeon, PigeonPost, due_now, give_addresses, k
 from tests.support.processes import eventually
 from tests.support.stores import Partition
 from workers.dispatch import CHUNK
-from workers.jobs import CHUNKS, Jobs
+from workers.jobs import CAREFUL, CHUNKS, LEASE_SECONDS, JobRunner, Jobs
 from workers.role import SenderRole
 
 pytestmark = [pytest.mark.req("R2"), pytest.mark.req("R9"), pytest.mark.req("R27")]
@@ -92,11 +92,49 @@ async def test_a_backlog_stays_in_sql_and_other_channels_pass_it(
             await due_now(core.store)  # type: ignore[arg-type]
 
             await eventually(lambda: len(free.carried) == 1)
-            assert (await jobs.outstanding())[EMAIL] <= CHUNKS
+            assert (await jobs.outstanding()).chunks[EMAIL] <= CHUNKS
             assert len(stuck.asked) <= stuck.connections
             stuck.gate.set()
-            await eventually(lambda: len(stuck.carried) == 5 * CHUNKS * CHUNK // 2)
+            await eventually(lambda: len(stuck.carried) == 5 * CHUNKS * CHUNK // 2, PATIENCE_SECONDS)
         await jobs.close()
+
+
+async def test_chunks_are_shared_by_those_who_have_room(redis_url: str, redis_prefix: str) -> None:
+    """A fast process leaves the others their part, and what a dead one took is free again in seconds."""
+    jobs = Jobs(redis_url, redis_prefix)
+    over = asyncio.Event()
+    taken: list[list[str]] = [[], []]
+
+    def working(mine: list[str]) -> Any:
+        async def deliver(_channel: Channel, deliveries: Any) -> None:
+            mine.append(deliveries[0][1])
+            await over.wait()
+
+        return deliver
+
+    for number in range(2 * CHUNKS):
+        await jobs.kick(EMAIL, [("alice", f"dlv_{number}")], f"chunk{number}")
+    await jobs.kick(EMAIL, [("alice", "dlv_careful")], f"{CAREFUL}chunk")
+    runners = [JobRunner(redis_url, redis_prefix, working(mine)) for mine in taken]
+    running = [asyncio.create_task(runners[0].run())]
+    await eventually(lambda: len(taken[0]) == CHUNKS + 1)
+    running.append(asyncio.create_task(runners[1].run()))
+    await eventually(lambda: len(taken[1]) == CHUNKS)
+    assert sorted(id_ for mine in taken for id_ in mine) == sorted(
+        [f"dlv_{number}" for number in range(2 * CHUNKS)] + ["dlv_careful"]
+    )
+    async with Redis.from_url(redis_url) as client:
+        leases = [
+            await client.pttl(key) async for key in client.scan_iter(match="arq:in-progress:email:*chunk*")
+        ]
+    assert len(leases) == 2 * CHUNKS + 1
+    assert max(leases) <= LEASE_SECONDS * 1000
+    over.set()
+    await asyncio.gather(*(runner.drain(10) for runner in runners))
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await jobs.close()
 
 
 async def test_wiping_redis_loses_no_delivery(tmp_path: Path, own_valkey: EmbeddedValkey) -> None:

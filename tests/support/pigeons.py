@@ -167,7 +167,7 @@ async def due_now(store: SqlStore, *ids: str) -> None:
         await connection.execute(
             update(deliveries)
             .where(deliveries.c.state.in_(("held", "failed", "queued")), *which)
-            .values(due_at_us=1)
+            .values(due_at_us=1, handed_until_us=None)
         )
 
     await store._db.write(work)

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import ssl
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
@@ -75,6 +75,7 @@ class SmtpSink:
     commands: list[str] = field(default_factory=list)
     connections: int = 0  # how many there ever were
     sessions: set["_Session"] = field(default_factory=set)  # those that are open
+    witness: Callable[[str, str | None], None] | None = None  # told of every stage and its recipient
 
     def plan(self, stage: str, action: str, *, times: int | None = None, to: str | None = None) -> Step:
         """Add a step; earlier ones come first."""
@@ -84,6 +85,8 @@ class SmtpSink:
 
     def next(self, stage: str, to: str | None) -> str | None:
         """What to do at a stage; None: what a server does that is well."""
+        if self.witness is not None:
+            self.witness(stage, to)
         for step in self.steps:
             if step.stage == stage and step.times != 0 and step.to in (None, to):
                 if step.times is not None:

@@ -27,7 +27,8 @@ OUT: Final = "state IN ('queued', 'sending', 'failed', 'unknown', 'sent', 'deliv
 class DeliveryRow(Table, table=True):
     """One notification on one addressed channel for one user; states and moves stand in hub.model.deliveries.
 
-    `claim`: the chunk that works on it now. `served`: targets that took it. `reference`: the provider's name for it.
+    `handed_until_us`: senders were told of it, and are not told again before. `claim`: the chunk that works on it now.
+    `served`: targets that took it. `reference`: the provider's name for it.
     """
 
     __tablename__ = "deliveries"
@@ -35,6 +36,12 @@ class DeliveryRow(Table, table=True):
         Index("deliveries_event", "event_id", "id"),
         Index("deliveries_notification", "user_id", "notification_id"),
         Index("deliveries_due", "channel", "due_at_us", **where("state IN ('held', 'queued', 'failed')")),
+        Index(
+            "deliveries_careful",
+            "channel",
+            "due_at_us",
+            **where("lapses > 0 AND state IN ('held', 'queued', 'failed')"),
+        ),
         Index(
             "deliveries_digest",
             "user_id",
@@ -80,6 +87,7 @@ class DeliveryRow(Table, table=True):
     attempts: int = counter()
     lapses: int = counter()
     tried_at_us: int | None = moment()
+    handed_until_us: int | None = moment()
     claim: str | None = word()
     provider: str | None = word()
     reference: str | None = word()

@@ -173,6 +173,7 @@ def delivery_values(row: Delivery, slice_key: str, state: str, reason: str | Non
         row.attempts,
         row.lapses,
         row.tried_at_us,
+        None,  # handed_until_us
         None,  # claim
         None,  # provider
         None,  # reference

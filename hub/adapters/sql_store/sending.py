@@ -7,56 +7,35 @@ call at once, straight to the driver: they stand in the way of every message.
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.bulk import Row, RowsStatement, Statement, insert_rows
 from hub.adapters.sql_store.claimed import load_claimed
-from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.gone import take_out
+from hub.adapters.sql_store.handing import Handing
 from hub.adapters.sql_store.journal import append_log
+from hub.adapters.sql_store.lapses import Lapses
 from hub.adapters.sql_store.rows import delivery_values, document
 from hub.adapters.sql_store.tables import attempts, claims, deliveries, slices
-from hub.model.sending import LAPSES
-from hub.model.vocabulary import Channel
-from hub.ports import Begin, Claimed, Due, End, LogEntry
+from hub.ports import Begin, Claimed, End
 
-_WAITING: Final = "state IN ('held', 'queued', 'failed')"  # as the index says it
-_NEXT: Final = (
-    f"SELECT channel, due_at_us FROM (SELECT channel, due_at_us FROM deliveries WHERE channel = ? AND {_WAITING}"  # noqa: S608
-    " AND claim IS NULL ORDER BY due_at_us LIMIT 1) AS next"
-)
-_DUE: Final = (
-    f"SELECT user_id, id, lapses, digest_key, state FROM deliveries WHERE channel = ? AND {_WAITING} AND claim IS NULL"  # noqa: S608
-    " AND due_at_us <= {now} ORDER BY due_at_us LIMIT ?"
-)
-_SQLITE_DUE: Final = Statement(_DUE)
-_POSTGRESQL_DUE: Final = Statement(_DUE + " FOR UPDATE SKIP LOCKED")
 _KEY: Final = {"user_id": "text", "id": "text"}
-_QUEUE: Final = RowsStatement(
-    "UPDATE deliveries SET state = 'queued', due_at_us = {now} + given.kick_us FROM {rows}"
-    " WHERE deliveries.user_id = given.user_id AND deliveries.id = given.id RETURNING deliveries.id",
-    **_KEY,
-    kick_us="bigint",
-)
-_QUEUE_DIGEST: Final = Statement(
-    "UPDATE deliveries SET state = 'queued', due_at_us = {now} + ?"
-    " WHERE user_id = ? AND digest_key = ? AND channel = ? AND state = 'held'"
-    " RETURNING user_id, id, lapses, digest_key"
-)
 _CLAIM: Final = RowsStatement(
-    "UPDATE deliveries SET claim = given.claim FROM {rows} WHERE deliveries.user_id = given.user_id"
+    "UPDATE deliveries SET claim = given.claim, handed_until_us = NULL FROM {rows} WHERE deliveries.user_id = given.user_id"
     " AND deliveries.id = given.id AND deliveries.state = 'queued' AND deliveries.claim IS NULL"
     " RETURNING deliveries.id",
     **_KEY,
     claim="text",
 )
 _BEGIN: Final = RowsStatement(
-    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, tried_at_us = COALESCE(tried_at_us, given.at_us)"
+    # Begun twice is begun once: whoever did not hear that it is written asks again.
+    "UPDATE deliveries SET attempts = attempts + CASE state WHEN 'queued' THEN 1 ELSE 0 END, state = 'sending',"
+    " tried_at_us = COALESCE(tried_at_us, given.at_us)"
     " FROM {rows} WHERE deliveries.user_id = given.user_id AND deliveries.id = given.id"
-    " AND deliveries.claim = given.claim AND deliveries.state = 'queued' RETURNING deliveries.id",
+    " AND deliveries.claim = given.claim AND deliveries.state IN ('queued', 'sending') RETURNING deliveries.id",
     **_KEY,
     claim="text",
     at_us="bigint",
@@ -86,35 +65,8 @@ _SQLITE_ALIVE: Final = Statement(_ALIVE)
 _POSTGRESQL_ALIVE: Final = Statement(_ALIVE + " FOR SHARE")
 
 
-class Sending(Part):
+class Sending(Handing, Lapses):
     """`hub.ports.SendingStore` on SQL."""
-
-    async def next_due(self, channels: Sequence[Channel]) -> dict[Channel, int]:
-        """Per channel the earliest moment (µs) at which a waiting delivery that nobody works on is due."""
-        if not channels:
-            return {}
-        question = Statement(" UNION ALL ".join([_NEXT] * len(channels)))
-        async with self._db.read_inline() as connection:
-            found = await question.rows(self._db, connection, *map(str, channels))
-        return {Channel(row[0]): row[1] for row in found}
-
-    async def queue_due(self, channel: Channel, limit: int, kick_seconds: float) -> list[Due]:
-        """Move up to `limit` due deliveries to `queued`, oldest first, with all that is held for their digests."""
-        return await self._db.write_inline(self._queue_due, channel, limit, round(kick_seconds * 1e6))
-
-    async def _queue_due(
-        self, connection: AsyncConnection, channel: Channel, limit: int, kick_us: int
-    ) -> list[Due]:
-        question = _SQLITE_DUE if self._db.sqlite else _POSTGRESQL_DUE
-        rows = await question.rows(self._db, connection, str(channel), limit)
-        found = [Due(*row[:4]) for row in rows]
-        await _QUEUE.rows(self._db, connection, [(due.user_id, due.id, kick_us) for due in found])
-        # Only what was held takes along what else is held: the first of a digest may go out at once, alone.
-        digests = {(row[0], row[3]) for row in rows if row[3] is not None and row[4] == "held"}
-        for user_id, key in sorted(digests):
-            joined = await _QUEUE_DIGEST.rows(self._db, connection, kick_us, user_id, key, str(channel))
-            found += [Due(*row) for row in joined]
-        return found
 
     # ------------------------------------------------------------ claims
 
@@ -156,15 +108,21 @@ class Sending(Part):
         return await self._db.write(work) if mine else set()
 
     async def release_claim(self, claim: str) -> None:
-        """Give back what was not begun: due at once, for others."""
+        """Give back what was not begun: due at once, for others. What was begun and not ended lapses at once."""
 
         async def work(connection: AsyncConnection) -> None:
-            gone = await connection.execute(delete(claims).where(claims.c.id == claim).returning(claims.c.id))
-            if gone.scalars().all():
+            mine = select(claims.c.id).where(claims.c.id == claim).with_for_update()
+            if await connection.scalar(mine) is None:
+                return
+            of_claim = deliveries.c.claim == claim
+            await connection.execute(
+                update(deliveries).where(of_claim, deliveries.c.state == "queued").values(claim=None)
+            )
+            if await connection.scalar(select(deliveries.c.id).where(of_claim).limit(1)) is None:
+                await connection.execute(delete(claims).where(claims.c.id == claim))
+            else:  # nobody would look for them without it
                 await connection.execute(
-                    update(deliveries)
-                    .where(deliveries.c.claim == claim, deliveries.c.state == "queued")
-                    .values(claim=None, due_at_us=self._db.now_us())
+                    update(claims).where(claims.c.id == claim).values(expires_at_us=self._db.now_us())
                 )
 
         await self._db.write(work)
@@ -221,68 +179,6 @@ class Sending(Part):
                 .where(slices.c.event_id == event_id, slices.c.slice_key == slice_key)
                 .values(deliveries=slices.c.deliveries + count)
             )
-
-    # ------------------------------------------------------------ what nobody ended
-
-    async def recover(self, repeating: Sequence[Channel]) -> list[LogEntry]:
-        """End claims that lapsed. What was not begun is due again; so is what was, on `repeating` channels, marked."""
-        async with self._db.read_inline() as connection:
-            over = await connection.scalar(
-                select(claims.c.id).where(claims.c.expires_at_us <= self._db.now_us()).limit(1)
-            )
-        return await self._db.write(self._recover, repeating) if over is not None else []
-
-    async def _recover(self, connection: AsyncConnection, repeating: Sequence[Channel]) -> list[LogEntry]:
-        now_us = await connection.scalar(select(self._db.now_us())) or 0
-        lapsed = await connection.execute(
-            delete(claims).where(claims.c.expires_at_us <= now_us).returning(claims.c.id)
-        )
-        ids = lapsed.scalars().all()
-        if not ids:
-            return []
-        found = await connection.execute(
-            select(deliveries)
-            .where(self._db.among(deliveries.c.claim, ids), deliveries.c.state.in_(("queued", "sending")))
-            .order_by(deliveries.c.user_id, deliveries.c.id)
-            .with_for_update()
-        )
-        entries = []
-        for row in found.all():
-            state, reason = _after_lapse(row, repeating)
-            entries += [_lapse_entry(row, now_us, state, reason)] if reason else []
-            values = {"state": state, "reason": reason, "claim": None, "due_at_us": now_us}
-            await connection.execute(
-                update(deliveries)
-                .where(deliveries.c.user_id == row.user_id, deliveries.c.id == row.id)
-                .values(**values, lapses=row.lapses + 1)
-            )
-        await append_log(self._db, connection, entries)
-        return entries
-
-
-def _after_lapse(row: Any, repeating: Sequence[Channel]) -> tuple[str, str | None]:
-    """Where a delivery goes whose process died or froze, and why (None: nothing happened to it yet)."""
-    if row.lapses + 1 >= LAPSES:
-        return "dead", "kills_senders"
-    if row.state != "sending":
-        return "queued", None
-    return ("queued", "repeated") if row.channel in repeating else ("unknown", "sender_died")
-
-
-def _lapse_entry(row: Any, now_us: int, state: str, reason: str | None) -> LogEntry:
-    return LogEntry(
-        now_us,
-        "retried" if state == "queued" else state,
-        row.event_id,
-        row.user_id,
-        row.notification_id,
-        row.channel,
-        row.type,
-        row.category,
-        row.provider,
-        reason,
-        "The process that sent it ended or froze before it could say what became of it.",
-    )
 
 
 def _in_order(ends: Sequence[End]) -> list[End]:

@@ -26,6 +26,7 @@ def sending() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False, server_default=sa.text("0"), autoincrement=False),
         sa.Column("lapses", sa.Integer(), nullable=False, server_default=sa.text("0"), autoincrement=False),
         big("tried_at_us", null=True),
+        big("handed_until_us", null=True),
         name("claim", null=True),
         name("provider", null=True),
         name("reference", null=True),
@@ -39,6 +40,8 @@ def sending() -> None:
         anew(added)
     waiting = where("state IN ('held', 'queued', 'failed')")
     op.create_index("deliveries_due", "deliveries", ["channel", "due_at_us"], **waiting)
+    careful = where("lapses > 0 AND state IN ('held', 'queued', 'failed')")
+    op.create_index("deliveries_careful", "deliveries", ["channel", "due_at_us"], **careful)
     in_digest = where("digest_key IS NOT NULL AND state = 'held'")
     op.create_index("deliveries_digest", "deliveries", ["user_id", "digest_key", "channel"], **in_digest)
     out = "state IN ('queued', 'sending', 'failed', 'unknown', 'sent', 'delivered')"
