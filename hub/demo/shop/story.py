@@ -95,7 +95,7 @@ class ShopStory:
         [push] = await self._stage.held(event)
         if push["state"] == "held":
             self._teller.note(
-                f"Her push is held until her quiet hours end, at {push['due_at']}; we do not wait."
+                f"Her push is held until her quiet hours end, at {push['due_at'][11:16]} UTC; we do not wait."
             )
         else:
             self._stage.wrong(f"Cleo's push is {push['state']}, though she has quiet hours.")
