@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import select, text, update
 
 from hub.adapters.sql_store import SqlStore, migrate
+from hub.adapters.sql_store.schema import SCHEMA_VERSION
 from hub.adapters.sql_store.tables import settings
 from hub.errors import LeaseLost, StoreUnavailable
 from hub.ports import LogEntry, LogQuery
@@ -237,7 +238,7 @@ async def test_cancelled_readers_and_writers_leave_a_store_in_memory_whole() -> 
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    assert await store.setting("schema", "lost") == "1"
+    assert await store.setting("schema", "lost") == str(SCHEMA_VERSION)
     await store.close()
 
 

@@ -94,7 +94,7 @@ async def test_both_get_connections_and_all_get_what_is_published(machine: Machi
 
 @pytest.mark.req("R32")
 async def test_metrics_show_every_process_whichever_node_answers(machine: Machine) -> None:
-    assert await labelled(machine) == {*BOTH, "generator"}
+    assert await labelled(machine) == {*BOTH, "generator", "sender"}
     for text in [(await machine.call("GET", "/metrics")).text for _ in range(8)]:
         shown = re.findall(r"^(clarion_connections\{.*|clarion_queue_waiting\{.*)\} ", text, re.MULTILINE)
         assert len(shown) == len(set(shown))  # no series twice, and the queue's not once for each node
@@ -218,6 +218,6 @@ def machine_redis(machine: Machine) -> str:
 
 async def test_at_the_end_all_are_gone(machine: Machine) -> None:
     pids = machine.pids().values()
-    assert len(pids) == 3
+    assert len(pids) == 4
     assert await asyncio.to_thread(machine.end) == 0
     assert not any(is_alive(pid) for pid in pids)
