@@ -7,7 +7,7 @@ when their page comes (topics: as they were at the broadcast's seq). Broadcasts 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,7 +17,6 @@ from hub.model.deliveries import Delivery
 from hub.model.events import Event
 from hub.model.ids import delivery_id
 from hub.model.notifications import Broadcast
-from hub.model.planning import Environment
 from hub.model.preferences import Cause
 from hub.model.rules import Question, checks, policy
 from hub.model.schedule import quiet_until
@@ -25,6 +24,9 @@ from hub.model.types import CategoryDefinition, ChannelRule, TypeDefinition, Typ
 from hub.model.users import Profile, User
 from hub.model.visibility import outside, ways
 from hub.model.vocabulary import Channel
+
+if TYPE_CHECKING:
+    from hub.model.planning import Environment
 
 _NOBODY: Final = User(Profile(""))
 
@@ -85,7 +87,7 @@ class Terms(Struct, frozen=True):
     now_us: int
 
 
-def expansions_of(row: Broadcast, event: Event, kind: TypeVersion, env: Environment) -> list[Expansion]:
+def expansions_of(row: Broadcast, event: Event, kind: TypeVersion, env: "Environment") -> list[Expansion]:
     """One for each addressed channel that the broadcast's plan does not refuse."""
     found = []
     for reason in row.reasons:

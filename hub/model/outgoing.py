@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from hub.model.contents import template_variables
 from hub.model.deliveries import Delivery
 from hub.model.events import Event
 from hub.model.notifications import Content
@@ -63,6 +62,8 @@ class Outgoing(Struct, frozen=True):
 
 def variables(outgoing: Outgoing) -> dict[str, Any]:
     """What templates of addressed channels get: those of the app, with all items of a digest and their number."""
+    from hub.model.contents import template_variables  # templates take a while to load, and ports load this
+
     newest = outgoing.newest
     given = template_variables(
         newest.event, outgoing.kind, outgoing.user.profile, outgoing.actor, outgoing.urls
