@@ -1,6 +1,8 @@
 # Every task of the project. `make help` lists them. Needs Python 3.11+ with pip, and make; no root.
 
 PYTHON ?= python3
+# Processes that share the tests. Most tests wait for something, so one more than the two cores that the suite must do with.
+JOBS ?= 3
 RUN := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url
@@ -14,8 +16,8 @@ help:  ## list the tasks
 up: env  ## start everything on embedded parts: Valkey, SQLite, hub node, generator
 	@exec $(RUN) -m hub up $(ARGS)
 
-test: env-tests  ## the whole test suite (ARGS="tests/unit -k wheel" for a part)
-	$(RUN) -m pytest $(ARGS)
+test: env-tests  ## the whole test suite (ARGS="tests/unit -k wheel" for a part, JOBS=0 for one process)
+	$(RUN) -m pytest -n $(JOBS) $(ARGS)
 
 faults: env-tests  ## many rounds of killing and freezing everything, and the inbox against its model, for long (KILL_ROUNDS=20)
 	KILL_ROUNDS=$${KILL_ROUNDS:-20} KILL_COUNT=$${KILL_COUNT:-10} INBOX_EXAMPLES=$${INBOX_EXAMPLES:-200} \

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 HAS_PDEATHSIG = sys.platform == "linux"
@@ -36,11 +37,15 @@ _WATCH = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to run: the program with its arguments, changes to the environment, and file descriptors to keep open."""
+    """What to run: the program with its arguments, changes to the environment, and file descriptors to keep open.
+
+    `folder`: where it runs; where we do, if unset.
+    """
 
     command: tuple[str, ...]
     env: Mapping[str, str] | None = None
     keep_fds: tuple[int, ...] = ()
+    folder: Path | None = None
 
 
 class _Watchdog:
@@ -75,6 +80,7 @@ async def spawn(launch: Launch, output: IO[bytes] | None = None) -> asyncio.subp
         *wrapper,
         *launch.command,
         env={**os.environ, **(launch.env or {})},
+        cwd=launch.folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=asyncio.subprocess.STDOUT if output else None,

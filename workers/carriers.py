@@ -72,10 +72,6 @@ class Carriers:
             return None
         return RetryAfter(OUT, "Every provider of the channel is out.", (until_us - now_us) / 1e6)
 
-    def is_out(self, name: str) -> bool:
-        """Whether a provider's breaker is open."""
-        return self._breakers[name].is_open
-
     async def carry(
         self, message: Any, targets: Sequence[Target], number: int, *, is_repeat: bool
     ) -> Carried:

@@ -4,13 +4,18 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hub.cli.app import TALK, JsonOption, KeyOption, UrlOption, app, check_id, shared_settings
 from hub.cli.client import CommandFailed, HubClient
 from hub.cli.output import print_json, stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+FAST_SALE_SECONDS = 5.0
 
 
 def _check_file(path: Path | None) -> Path | None:
@@ -123,7 +128,12 @@ def tail(
 
 
 demo = typer.Typer(no_args_is_help=True)
-app.add_typer(demo, name="demo", help="Play recorded input through a hub.", rich_help_panel=TALK)
+app.add_typer(
+    demo,
+    name="demo",
+    help="Play a story: GitHub's webhooks on your hub, a shop or a social network on one of its own.",
+    rich_help_panel=TALK,
+)
 
 
 @demo.command(epilog="Example: clarion demo github --rate 200")
@@ -146,6 +156,43 @@ def github(
         print_json(summary)
 
 
-@demo.callback()
-def _demo() -> None:
-    """A group also while it has one command."""
+KeepOption = Annotated[
+    bool, typer.Option("--keep", help="Leave the demo's folder, with its database and its hub's log.")
+]
+FastOption = Annotated[bool, typer.Option("--fast", help="Play it short, for trying and for tests.")]
+
+
+@demo.command(epilog="Example: clarion demo shop --sale-seconds 20")
+def shop(
+    sale_seconds: Annotated[
+        float, typer.Option(min=1, max=3600, help="How long the sale lasts, with twenty times the traffic.")
+    ] = 60,
+    fast: FastOption = False,
+    keep: KeepOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Play a shop on a hub of its own: mails, texts and pushes arrive, mail servers fall, a sale runs.
+
+    Needs nothing that runs and changes nothing of yours. Exit code 0: everything arrived and the ledger balances.
+    """
+    from hub.demo.stories import play_shop
+
+    _play(play_shop(FAST_SALE_SECONDS if fast else sale_seconds, keep=keep, as_json=as_json))
+
+
+@demo.command(epilog="Example: clarion demo social")
+def social(fast: FastOption = False, keep: KeepOption = False, as_json: JsonOption = False) -> None:
+    """Play a social network on a hub of its own: posts, comments, messages, with the app open and closed.
+
+    Needs nothing that runs and changes nothing of yours. Exit code 0: everything arrived and the ledger balances.
+    """
+    from hub.demo.stories import play_social
+
+    _play(play_social(is_fast=fast, keep=keep, as_json=as_json))
+
+
+def _play(story: "Coroutine[Any, Any, bool]") -> None:
+    from hub.demo.stories import until_signalled
+
+    if not asyncio.run(until_signalled(story)):
+        raise typer.Exit(1)

@@ -36,6 +36,7 @@ class EventStreamConnection(Connection):
         "_joined",
         "_personal",
         "_stalled",
+        "_told",
     )
 
     transport = "sse"
@@ -43,7 +44,7 @@ class EventStreamConnection(Connection):
     def __init__(self, edge: Edge, chunked: bool) -> None:
         super().__init__(edge)
         self._chunked = chunked
-        self._personal = self._broadcasts = sse.place_text("", 0)
+        self._personal = self._broadcasts = self._told = sse.place_text("", 0)
         self._joined = False
         self._stalled = False
         self._heartbeat_at = math.inf
@@ -154,8 +155,9 @@ class EventStreamConnection(Connection):
                 self.drop()
                 return
             self._stalled = self._paused
-            if not self._paused:
+            if not self._paused and self._told is self._broadcasts:  # else broadcasts are heartbeat enough
                 self.send(self._framed(sse.comment()))
+            self._told = self._broadcasts
         self._set_deadline()
 
     def ask_proof(self) -> None:

@@ -11,6 +11,7 @@ FAULTS: Final = 5  # in a row
 FIRST_PAUSE_US: Final = 5_000_000
 LONGEST_PAUSE_US: Final = 300_000_000
 TRIAL_US: Final = 60_000_000  # a trial that does not come back is given up
+LOOK_AGAIN_US: Final = 2_000_000  # trials are over long before that, mostly
 
 
 @dataclass(slots=True)
@@ -37,8 +38,12 @@ class Breaker:
         return True
 
     def opens_at_us(self, now_us: int) -> int:
-        """The next moment at which it may allow one."""
-        return max(self.open_until_us, self.trial_until_us, now_us) if self.is_open else now_us
+        """The next moment at which it is worth asking: the end of the pause, or soon while a trial runs."""
+        if not self.is_open:
+            return now_us
+        if now_us < self.trial_until_us:
+            return min(self.trial_until_us, now_us + LOOK_AGAIN_US)
+        return max(self.open_until_us, now_us)
 
     def worked(self) -> bool:
         """The provider answered as it should. True: that closed the breaker."""

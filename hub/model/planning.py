@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hub.model.addressed import OFFLINE_GRACE_SECONDS, deliver, patience_us
+from hub.model.addressed import NO_WAY, OFFLINE_GRACE_SECONDS, Addressed, deliver, patience_us, substitute
 from hub.model.contents import NOBODY, Rendered, own_texts, reads_recipient, render_content, stand_in
 from hub.model.deliveries import Delivery
 from hub.model.digests import DigestId, OpenDigest
@@ -151,24 +151,30 @@ def _decide(
         expires_at_us=event.expires_at_us,
         recent=env.recent.get((user.profile.id, kind.name), 0),
     )
-    reasons: list[Reason] = []
-    deliveries: list[Delivery] = []
-    digests: list[tuple[DigestId, OpenDigest]] = []
+    reasons: dict[Channel, Reason] = {}
+    addressed: list[Addressed] = []
+    missed: list[Channel] = []
     in_app = False
     for channel in planned_channels(kind, event.channels):
         refusal = next((verdict for verdict in checks(question, channel) if not verdict.allowed), None)
         if refusal is not None:
-            reasons.append(Reason(channel, "refuse", refusal.rule, refusal.detail))
+            reasons[channel] = Reason(channel, "refuse", refusal.rule, refusal.detail)
+            missed += [channel] if refusal.rule in NO_WAY else []
         elif channel is Channel.IN_APP:
             in_app = True
             rule = check_policy(kind, event.channels, channel)
-            reasons.append(Reason(channel, "use", rule.rule, rule.detail))
+            reasons[channel] = Reason(channel, "use", rule.rule, rule.detail)
         else:
-            reason, delivery, digest = deliver(question, channel, event, notification, env)
-            reasons.append(reason)
-            deliveries += [delivery] if delivery else []
-            digests += [digest] if digest else []
-    decision = Decision(tuple(reasons), in_app, tuple(deliveries), tuple(digests))
+            addressed.append(deliver(question, channel, event, notification, env))
+            reasons[channel] = addressed[-1].reason
+    for channel in missed:
+        other = substitute(question, channel, {one.reason.channel for one in addressed if one.delivery})
+        if other is not None:
+            addressed.append(deliver(question, other, event, notification, env, instead_of=channel))
+            reasons[other] = addressed[-1].reason
+    deliveries = [one.delivery for one in addressed if one.delivery is not None]
+    digests = [one.digest for one in addressed if one.digest is not None]
+    decision = Decision(tuple(reasons.values()), in_app, tuple(deliveries), tuple(digests))
     # A delivery has its own id and moment, and a throttle counts each user's own.
     if usual is not None and env.memo is not None and not deliveries and not kind.definition.throttle:
         env.memo.decisions[usual] = (user.preferences, decision)  # kept, so that its id is nobody else's

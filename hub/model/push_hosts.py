@@ -50,6 +50,11 @@ class PushHosts:
     def __init__(self, extra: Sequence[str] = ()) -> None:
         self._rules = tuple(_rule(text) for text in (*KNOWN_HOSTS, *extra))
 
+    @property
+    def loopback_names(self) -> frozenset[str]:
+        """Names of this machine that the settings name: only they may lead to it."""
+        return frozenset(name for name, _ in self._rules if _is_loopback(name))
+
     def endpoint(self, url: str) -> Endpoint:
         """Read an endpoint. Raises ValueError with a sentence that says what is wrong with it."""
         found = _ENDPOINT.fullmatch(url) if len(url) <= ENDPOINT_LIMIT else None

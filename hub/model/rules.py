@@ -43,6 +43,7 @@ RULES: Final[dict[str, str]] = {
     "no_provider": "No provider serves this channel.",
     "no_address": "The user has no address for this channel.",
     "suppressed_address": "The user's address was taken out by a bounce, a complaint or STOP.",
+    "takes_over": "The channel takes over from one that has no provider or no address in use.",
     # When.
     "throttled": "The user got as many of this type as the type allows in its time.",
     "digest": "The delivery waits to be joined with others.",
@@ -91,7 +92,7 @@ def checks(question: Question, channel: Channel) -> Iterator[Verdict]:
         passes = definition.critical and not verdict.allowed
         yield Verdict(True, CRITICAL.rule, f"{verdict.detail} {CRITICAL.detail}") if passes else verdict
     if channel is not Channel.IN_APP:
-        yield from _check_address(question, channel)
+        yield from check_address(question, channel)
 
 
 def _check_event(question: Question, accepted_at_us: int) -> Iterator[Verdict]:
@@ -132,7 +133,8 @@ def policy(kind: TypeVersion, channels: tuple[Channel, ...] | None, channel: Cha
     return rule
 
 
-def _check_address(question: Question, channel: Channel) -> Iterator[Verdict]:
+def check_address(question: Question, channel: Channel) -> Iterator[Verdict]:
+    """Whether a channel can be used at all: a provider, an address, and that it was not taken out."""
     yield Verdict(channel in question.available, "no_provider", _served(channel, question.available))
     address = address_of(question.user.profile, channel)
     reachable = address is not None or channel in question.user.reachable

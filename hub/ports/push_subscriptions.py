@@ -40,7 +40,7 @@ class PushSubscriptionStore(Protocol):
     """Subscriptions, and receipts of what was sent to them."""
 
     async def save_subscription(self, subscription: PushSubscription, keep: int) -> None:
-        """Keep it (creating the user). A known id moves to this user. Of a user's, the `keep` used last stay."""
+        """Keep it (creating the user). A known id moves to this user, as if new. Of a user's, the `keep` used last stay."""
         ...
 
     async def subscriptions_of(self, user_ids: Collection[str]) -> dict[str, list[PushSubscription]]:

@@ -172,7 +172,11 @@ def test_a_connection_that_just_ends_is_over(server: EchoServer, sent: bytes, ho
         server.until(lambda: peer.echo._transport is None and peer.echo.left and len(server.edge) == 0)
 
 
-@pytest.mark.parametrize("good", [text("a"), ping(b"a"), text("a", more=True) + ping(b"a")])
+@pytest.mark.parametrize(
+    "good",
+    [text("a"), ping(b"a"), text("a", more=True) + ping(b"a")],
+    ids=["a text", "a ping", "half a text and a ping"],  # masks are random, and names must not be
+)
 def test_what_was_said_before_a_half_close_is_answered(server: EchoServer, good: bytes) -> None:
     with Peer.connect(server) as peer:
         with server.busy():  # so that it finds the bytes and the end of the stream together

@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hub.adapters.sql_store import SqlStore
-from hub.adapters.sql_store.tables import deliveries, devices
+from hub.adapters.sql_store.tables import deliveries
 from hub.model.deliveries import MOVES
+from hub.model.devices import Device
 from hub.model.vocabulary import Channel
 from hub.ports import LogQuery, PushSubscription
 from tests.conformance.test_store_statements import watched
@@ -42,9 +44,9 @@ async def test_a_subscription_is_kept_and_its_user_created(store: SqlStore) -> N
 
 async def test_the_same_endpoint_again_changes_its_keys_and_moves_to_the_latest_user(store: SqlStore) -> None:
     await store.save_subscription(browser(1), 20)
-    again = browser(1, "bob", NOW_US + SECOND_US, p256dh="Bnew")
-    for _ in range(2):
-        await store.save_subscription(again, 20)
+    again = replace(browser(1, "bob", NOW_US + SECOND_US, p256dh="Bnew"), created_at_us=NOW_US + SECOND_US)
+    await store.save_subscription(again, 20)
+    await store.save_subscription(replace(again, created_at_us=NOW_US + 9), 20)
     assert await store.subscriptions_of(["alice", "bob"]) == {"bob": [again]}
 
 
@@ -101,22 +103,9 @@ async def reachable(store: SqlStore, *users: str) -> dict[str, frozenset[Channel
 
 
 async def add_device(store: SqlStore, user_id: str) -> None:
-    row = {
-        "id": f"dev_{user_id}",
-        "user_id": user_id,
-        "token": "t",
-        "platform": "ios",
-        "created_at_us": 1,
-        "used_at_us": 1,
-    }
-
-    async def work(connection: Any) -> None:
-        from hub.adapters.sql_store.push_rows import note_push
-
-        await note_push(store._db, connection)
-        await connection.execute(devices.insert().values(row))
-
-    await store._db.write(work)
+    await store.save_device(
+        Device(f"dev_{user_id}", user_id, f"token of {user_id}", "ios", NOW_US, NOW_US), 20
+    )
 
 
 @pytest.mark.req("R17")

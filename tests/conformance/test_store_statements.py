@@ -121,6 +121,7 @@ async def test_what_a_generator_does_all_the_time_is_ready_made(
     for engine in store._db.engines:
         event.listen(engine, "before_execute", note)
     await store.situation({"0": ["evt_new_0"]}, ["user-new-0"])
+    partition.add_broadcast(batch, "evt_all", "topic")
     await partition.commit(batch)
     await store.retracted(["evt_new_0"])
     await store.due_scheduled(1, 10)

@@ -26,6 +26,7 @@ from tests.support.command import ROOT, Ended, Running, Shell, closed_pipe, clus
 COMMANDS = [
     ("up",), ("node",), ("generate",), ("migrate",), ("apply",), ("export",), ("send",), ("tail",),
     ("keys", "create"), ("keys", "list"), ("keys", "revoke"), ("keys", "rotate"), ("token",), ("demo", "github"),
+    ("demo", "shop"), ("demo", "social"),
     ("dashboard",), ("doctor",), ("verify",), ("replay",),
 ]  # fmt: skip
 HEAVY = ("sqlalchemy", "uvicorn", "alembic", "jsonschema_rs", "starlette", "asyncpg", "jinja2")
@@ -404,6 +405,7 @@ def test_a_wrong_call_is_told_in_one_sentence(clarion: Shell, tmp_path: Path) ->
         ("keys", "rotate", "x", "--overlap-seconds", "-1"): "'-1' should be",
         ("tail", "--user", "a b"): "'a b'",
         ("demo", "github", "--rate", "0"): "'0' should be",
+        ("demo", "shop", "--sale-seconds", "0"): "'0' should be",
         ("node", "--port", "0"): "'0' should be",
         ("up", "--host", "not a host"): "'not a host'",
     }

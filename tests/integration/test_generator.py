@@ -93,7 +93,13 @@ class Workshop:
 @pytest.fixture
 async def shop(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Workshop]:
     monkeypatch.setattr(leases, "ROUND_SECONDS", 0.05)
-    settings = load_settings(api_key="test-key-0123456789abcdef", token_secret="s" * 32, partitions=1)
+    settings = load_settings(
+        api_key="test-key-0123456789abcdef",
+        token_secret="s" * 32,
+        partitions=1,
+        email_providers="smtp://127.0.0.1:1",  # nobody asks it anything
+        email_from="hub@example.com",
+    )
     core = await memory_core(settings, clock)
     yield Workshop(core, clock)
     await core.queue.close()
@@ -554,9 +560,8 @@ async def test_counts_that_cannot_be_had_do_not_hold_the_message_up(
 
 
 @pytest.fixture
-async def mailing(monkeypatch: pytest.MonkeyPatch, shop: Workshop) -> Workshop:
-    """A hub with an e-mail provider, and types that use it in each way."""
-    monkeypatch.setattr("hub.wiring.AVAILABLE", frozenset({MAIL}))
+async def mailing(shop: Workshop) -> Workshop:
+    """Types that use e-mail in each way."""
     for when in ("always", "offline", "unseen"):
         rule = ChannelRule(when=when, after_seconds=600, fallback=[Channel.SMS])  # type: ignore[arg-type]
         channels = {Channel.IN_APP: ChannelRule(), MAIL: rule, Channel.SMS: ChannelRule(when="never")}
@@ -605,15 +610,17 @@ async def test_deliveries_are_planned_with_their_reasons(mailing: Workshop) -> N
 
 @pytest.mark.req("R17")
 async def test_without_a_provider_the_plan_says_so(shop: Workshop) -> None:
-    channels = {Channel.IN_APP: ChannelRule(), MAIL: ChannelRule()}
+    channels = {Channel.IN_APP: ChannelRule(), Channel.SMS: ChannelRule()}
     await shop.core.definitions.put_type(
-        "mail.always", TypeDefinition(category="orders", title="x", channels=channels)
+        "sms.always", TypeDefinition(category="orders", title="x", channels=channels)
     )
-    event_id = await shop.publish(to=ALICE, type="mail.always")
+    event_id = await shop.publish(to=ALICE | {"phone": "+491701234567"}, type="sms.always")
     await shop.generate()
     planned = await shop.store.explain("alice", event_id)
     assert planned is not None
-    assert [(r.verdict, r.rule) for r in planned.reasons if r.channel == MAIL] == [("refuse", "no_provider")]
+    assert [(r.verdict, r.rule) for r in planned.reasons if r.channel == Channel.SMS] == [
+        ("refuse", "no_provider")
+    ]
     assert await shop.deliveries(event_id) == []
 
 

@@ -317,6 +317,19 @@ async def test_heartbeats_are_comments():
             assert (await stream.block(2)).startswith(":")
 
 
+async def test_broadcasts_since_the_last_heartbeat_take_its_place():
+    async with live_server() as hub:
+        stream = await opened(hub)
+        (wire,) = hub.node.of("alice")
+        moments = (hub.edge.wheel.now() + 100 * number for number in range(1, 9))
+        for n in range(3):
+            hub.node.publish("broadcasts", {"n": n})
+            assert (await stream.block()).startswith("id:"), "no comment came between"
+            wire.on_time(next(moments))
+        wire.on_time(next(moments))  # nothing came since the last one
+        assert (await stream.block()).startswith(":")
+
+
 async def test_what_is_written_counts_as_read_after_a_grace():
     async with live_server(Limits(alive_seconds=0.3)) as hub:
         stream = await opened(hub)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from hub.adapters import append_groups
 from hub.adapters.redis_connection import RedisCommands
 from hub.adapters.redis_line import Command
 from hub.adapters.redis_queue import RedisQueue
@@ -65,6 +66,61 @@ async def test_callers_that_come_meanwhile_share_the_next(queue: RedisQueue) -> 
         await asyncio.sleep(0)
     await asyncio.gather(first, *(queue.append([event(number)]) for number in range(1, 200)))
     assert trips(queue) == [1, 1]
+
+
+@pytest.fixture
+def endless_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only enough callers end a gathering, never its time."""
+    monkeypatch.setattr(append_groups, "GATHER_SECONDS", 600.0)
+    monkeypatch.setattr(append_groups, "ENOUGH_SLICES", 3)
+
+
+async def gathering(queue: RedisQueue, count: int) -> list[asyncio.Task[Any]]:
+    """Callers that wait after a trip that was shared."""
+    await asyncio.gather(*(queue.append([event(number)]) for number in range(2)))
+    callers = [asyncio.create_task(queue.append([event(9 + number)])) for number in range(count)]
+    while queue._appends._enough is None:
+        await asyncio.sleep(0)
+    return callers
+
+
+@pytest.mark.req("R7", "R15")
+@pytest.mark.usefixtures("endless_gathering")
+async def test_after_a_shared_trip_the_next_waits_for_company(queue: RedisQueue) -> None:
+    callers = await gathering(queue, 2)
+    assert len(trips(queue)) == 1
+    await asyncio.gather(*callers, queue.append([event(20)]))
+    assert trips(queue) == [1, 1]
+
+
+@pytest.mark.req("R7", "R15")
+@pytest.mark.usefixtures("endless_gathering")
+async def test_who_publishes_alone_never_waits(queue: RedisQueue) -> None:
+    for number in range(5):
+        await queue.append([event(number)])
+    assert trips(queue) == [1] * 5
+
+
+@pytest.mark.req("R7", "R15")
+@pytest.mark.usefixtures("endless_gathering")
+async def test_a_batch_that_is_enough_does_not_wait(queue: RedisQueue) -> None:
+    await asyncio.gather(*(queue.append([event(number)]) for number in range(2)))
+    await queue.append([event(number) for number in range(10, 13)])
+    assert trips(queue) == [1, 1]
+
+
+@pytest.mark.req("I1", "R7")
+@pytest.mark.usefixtures("endless_gathering")
+async def test_who_waits_for_company_when_the_queue_closes_hears_that_nothing_happened(
+    queue: RedisQueue,
+) -> None:
+    callers = await gathering(queue, 2)
+    closing = asyncio.create_task(queue.close())
+    for caller in callers:
+        with pytest.raises(QueueUnavailable, match="nothing was appended"):
+            await caller
+    await closing
+    assert len(trips(queue)) == 1
 
 
 @pytest.mark.req("R7", "R15")

@@ -131,6 +131,8 @@ class Cluster:
         self.nodes = [self._member("node", number, free_port()) for number in range(nodes)]
         self.generators = [self._member("generate", number, None) for number in range(generators)]
         self.senders = [self._member("work", number, None) for number in range(senders)]
+        for sender in self.senders:  # the links in their messages lead to the first node
+            sender.environment["CLARION_PORT"] = str(self.nodes[0].port)
         for number, url in (redis_of_node or {}).items():
             self.nodes[number].environment["CLARION_REDIS_URL"] = url
         self.client = httpx2.AsyncClient(timeout=10.0, limits=httpx2.Limits(max_connections=1_000))

@@ -341,7 +341,7 @@ def naive_when(event, of, channel):
     if event.channels is not None:
         if channel not in event.channels:
             return None
-        if of.name == "message" and when in (None, "never"):
+        if of.name == "message" and (when in (None, "never") or Channel.IN_APP not in event.channels):
             return "always"
     return None if when in (None, "never") else when
 
@@ -362,45 +362,77 @@ def naive_quiet_end(quiet, zone, moment_us):
     return moment_us - moment_us % (60 * SECOND) + walked * 60 * SECOND
 
 
+def naive_replaced(event, of, own):
+    """Whether the event's own list replaces the policy that a message has for a channel."""
+    listed = of.name == "message" and event.channels is not None
+    return listed and (own.when == "never" or Channel.IN_APP not in event.channels)
+
+
+def naive_address(user, env, channel):
+    """Whether a channel can be used for a user at all."""
+    own = {"email": user.profile.email, "sms": user.profile.phone}.get(channel.value)
+    return (
+        channel in env.available and bool(own or channel in user.reachable) and channel not in user.suppressed
+    )
+
+
+def naive_due(event, of, user, env, channel, when, after_seconds):
+    """When a delivery is due on a channel by a policy, or None when it is not made."""
+    critical = of.definition.critical
+    wait = {"always": 0, "offline": OFFLINE_GRACE_SECONDS}.get(when)
+    wait = after_seconds if wait is None else wait
+    throttle, digest = of.definition.throttle, of.definition.digest
+    too_many = throttle and not critical and env.recent.get(("alice", of.name), 0) >= throttle.limit
+    if too_many and throttle.then == "drop":
+        return None
+    if digest and channel in digest.channels and not critical:
+        wait = max(wait, digest.window_seconds)
+    elif too_many:
+        wait = max(wait, throttle.per_seconds)
+    due = NOW + wait * SECOND
+    if not critical:
+        due = naive_quiet_end(
+            user.preferences.quiet_hours, user.profile.timezone or env.default_timezone, due
+        )
+    return due if event.expires_at_us is None or due < event.expires_at_us else None
+
+
 def naive_plan(event, of, category, user, env):
-    """Per used channel the moment it is due (the app: None), for every channel that nothing speaks against."""
-    used = {}
+    """Per used channel the moment it is due (the app: None), for every channel that nothing speaks against.
+
+    Where a channel has no address, the first usable one of its fallbacks takes over.
+    """
+    used, missed = {}, []
     erased = user.erased_at_us is not None and user.erased_at_us > event.accepted_at_us
     expired = event.expires_at_us is not None and event.expires_at_us <= env.now_us
-    critical = of.definition.critical
     defaults = as_json(category.defaults) if category else {}
-    for channel in Channel:
-        when = naive_when(event, of, channel)
+
+    def wanted(channel):
         objections = naive_objections(
             as_json(user.preferences), of.definition.category, defaults, channel.value, event.actor, None
         )
-        if when is None or erased or expired or (objections and not critical):
+        return of.definition.critical or not objections
+
+    for channel in Channel:
+        when = naive_when(event, of, channel)
+        if when is None or erased or expired or not wanted(channel):
             continue
+        own = of.definition.channels.get(channel)
         if channel is Channel.IN_APP:
             used[channel] = None
-            continue
-        address = {"email": user.profile.email, "sms": user.profile.phone}.get(
-            channel.value
-        ) or channel in user.reachable
-        if channel not in env.available or not address or channel in user.suppressed:
-            continue
-        wait = {"always": 0, "offline": OFFLINE_GRACE_SECONDS}.get(when)
-        wait = of.definition.channels[channel].after_seconds if wait is None else wait
-        throttle, digest = of.definition.throttle, of.definition.digest
-        too_many = throttle and not critical and env.recent.get(("alice", of.name), 0) >= throttle.limit
-        if too_many and throttle.then == "drop":
-            continue
-        if digest and channel in digest.channels and not critical:
-            wait = max(wait, digest.window_seconds)
-        elif too_many:
-            wait = max(wait, throttle.per_seconds)
-        due = NOW + wait * SECOND
-        if not critical:
-            due = naive_quiet_end(
-                user.preferences.quiet_hours, user.profile.timezone or env.default_timezone, due
-            )
-        if event.expires_at_us is None or due < event.expires_at_us:
-            used[channel] = due
+        elif naive_address(user, env, channel):
+            after = own.after_seconds if own else 0
+            if (due := naive_due(event, of, user, env, channel, when, after)) is not None:
+                used[channel] = due
+        elif own is not None and not naive_replaced(event, of, own):
+            missed.append((channel, own))
+    for channel, own in missed:
+        others = [other for other in own.fallback if other not in (channel, Channel.IN_APP)]
+        other = next((one for one in others if wanted(one) and naive_address(user, env, one)), None)
+        if other is not None and other not in used:
+            due = naive_due(event, of, user, env, other, own.when, own.after_seconds)
+            if due is not None:
+                used[other] = due
     return used
 
 
@@ -417,7 +449,9 @@ def test_planning(event, of, category, user, env):
     assert due == {channel: moment for channel, moment in expected.items() if channel is not Channel.IN_APP}
 
     told = {reason.channel: reason for reason in made.notification.reasons if reason.verdict != "note"}
-    assert set(told) == set(of.definition.channels) | set(event.channels or ())
+    named = set(of.definition.channels) | set(event.channels or ())
+    standing_in = {other for rule in of.definition.channels.values() for other in rule.fallback}
+    assert named <= set(told) <= named | standing_in
     assert {channel for channel, reason in told.items() if reason.verdict != "refuse"} == set(expected)
     assert all(reason.rule in RULES and reason.detail for reason in made.notification.reasons)
     for delivery in made.deliveries:
@@ -443,7 +477,10 @@ def test_an_explanation_agrees_with_the_plan(of, category, user, available, acto
     }
     if topic is None:
         assert {channel for channel, verdict in planned.items() if verdict == "refuse"} == refused
-    assert {one.channel for one in said} == set(of.definition.channels)
+    assert {one.channel for one in said} >= set(of.definition.channels)
+    assert {one.channel for one in said if one.rule == "takes_over"} == {
+        reason.channel for reason in made.notification.reasons if reason.rule == "takes_over"
+    }
 
 
 @given(events, types, categories, users, environments)

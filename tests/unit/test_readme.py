@@ -42,7 +42,8 @@ def block(beginning: str) -> str:
 # How each block begins, and the test that runs it.
 KNOWN = {
     "make up": "test_make_up_works_on_a_fresh_machine, tests/e2e/test_fresh_clone.py",
-    ".venv/bin/clarion demo": "test_its_commands_exist; the demo plays in tests/integration/test_command_line.py",
+    ".venv/bin/clarion demo github": "test_its_commands_exist; it plays in tests/integration/test_command_line.py",
+    ".venv/bin/clarion demo shop": "test_its_commands_exist; they play in tests/e2e/test_shop_story.py and test_social_story.py",
     "curl": "test_curl_publishes",
     "import json": "test_python_publishes",
     ".venv/bin/clarion send": "test_clarion_send_publishes",

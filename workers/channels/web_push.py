@@ -60,9 +60,9 @@ def web_push_sender(
     `timeout_seconds`: for a whole request. `tls` and `resolver` replace the system's trust and name service.
     """
     headers = VapidHeaders(read_private_key(vapid_private_key), vapid_subject, clock)
-    loopback = frozenset(name for host in allowed_hosts if "localhost" in (name := host.partition(":")[0]))
-    http = HttpClient(tls=tls, resolver=lambda: PublicOnly(loopback, resolver))
-    provider = WebPushProvider(PushHosts(allowed_hosts), headers, http, clock, connections, timeout_seconds)
+    hosts = PushHosts(allowed_hosts)
+    http = HttpClient(tls=tls, resolver=lambda: PublicOnly(hosts.loopback_names, resolver))
+    provider = WebPushProvider(hosts, headers, http, clock, connections, timeout_seconds)
     return WebPushSender(provider)
 
 

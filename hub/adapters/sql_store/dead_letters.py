@@ -5,11 +5,11 @@ queues it whatever crashes in between; its slice's row goes in the same transact
 first time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import bindparam, delete, desc, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Table, bindparam, delete, desc, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
@@ -34,6 +34,7 @@ ROUNDS: Final = (
     1000  # more than a delivery ever has; a replay moves its earlier rounds out of the way by this much
 )
 _DEAD: Final = text("deliveries.state IN ('dead', 'unknown')")  # word by word what the index says
+TOGETHER: Final = 50
 _PSEUDONYM: Final = "erased-"
 
 
@@ -42,31 +43,21 @@ class DeadLetters(Part):
 
     async def attempts_of(self, rows: Sequence[Delivery]) -> Mapping[tuple[str, str], Sequence[PastAttempt]]:
         """The attempts of deliveries, oldest first, by (user id, delivery id)."""
-        if not rows:
-            return {}
-        page = (
-            select(attempts)
-            .where(
-                self._db.among(attempts.c.user_id, {row.user_id for row in rows}),
-                self._db.among(attempts.c.delivery_id, {row.id for row in rows}),
-            )
-            .order_by(attempts.c.started_at_us, attempts.c.number)
-        )
         found: dict[tuple[str, str], list[PastAttempt]] = {}
         async with self._db.read() as connection:
-            for row in await connection.execute(page):
-                attempt = PastAttempt(
-                    number=row.number % ROUNDS,
-                    provider=row.provider,
-                    outcome=row.outcome,
-                    code=row.code,
-                    detail=row.detail,
-                    started_at_us=row.started_at_us,
-                    duration_us=row.duration_us,
-                    is_repeat=row.is_repeat,
-                )
-                found.setdefault((row.user_id, row.delivery_id), []).append(attempt)
+            for some in _portions(rows):
+                page = select(attempts).where(*self._of(attempts, some))
+                page = page.order_by(attempts.c.started_at_us, attempts.c.number)
+                for row in await connection.execute(page):
+                    found.setdefault((row.user_id, row.delivery_id), []).append(_attempt_of(row))
         return found
+
+    def _of(self, table: Table, rows: Sequence[Delivery]) -> tuple[ColumnElement[bool], ...]:
+        """Rows of another table that belong to these deliveries (a few at once)."""
+        users_of = self._db.among(table.c.user_id, {row.user_id for row in rows})
+        if table is attempts:
+            return users_of, self._db.among(table.c.delivery_id, {row.id for row in rows})
+        return users_of, self._db.among(table.c.id, {row.notification_id for row in rows})
 
     async def dead_deliveries(self, query: DeadQuery) -> list[Delivery]:
         """Deliveries in these states, newest first."""
@@ -118,14 +109,17 @@ class DeadLetters(Part):
         assert all(may_move(row.state, "queued") for row in going)
         await self._set_rounds_aside(connection, [row for row in going if row.attempts])
         again = {"state": "queued", "reason": None, "due_at_us": now_us, "claim": None}
-        await connection.execute(
+        statement = (
             update(deliveries)
             .where(
-                self._db.among(deliveries.c.user_id, {row.user_id for row in going}),
-                self._db.among(deliveries.c.id, {row.id for row in going}),
+                deliveries.c.user_id == bindparam("of_user"),
+                deliveries.c.id == bindparam("of_delivery"),
                 _DEAD,
             )
             .values(**again, attempts=0, lapses=0, tried_at_us=None)
+        )
+        await connection.execute(
+            statement, [{"of_user": row.user_id, "of_delivery": row.id} for row in going]
         )
         replay.log = [_replayed(row, now_us) for row in going]
         await append_log(self._db, connection, replay.log)
@@ -153,15 +147,16 @@ class DeadLetters(Part):
                 )
             ).all()
         )
+        ids = {row.notification_id for row in rows}
+        away = [select(broadcasts.c.id, broadcasts.c.hidden).where(db.among(broadcasts.c.id, ids))]
+        away += [
+            select(notifications.c.id, notifications.c.hidden).where(*self._of(notifications, some))
+            for some in _portions(rows)
+        ]
         hidden: dict[str, str] = {}
-        for table in (notifications, broadcasts):
-            ids = {row.notification_id for row in rows}
-            away = select(table.c.id, table.c.hidden).where(
-                db.among(table.c.id, ids), table.c.hidden.is_not(None)
-            )
-            if table is notifications:  # its key begins with the user
-                away = away.where(db.among(table.c.user_id, {row.user_id for row in rows}))
-            hidden |= {row.id: row.hidden for row in await connection.execute(away)}
+        for page in away:
+            found = await connection.execute(page)
+            hidden |= {row.id: row.hidden for row in found if row.hidden is not None}
         obstacles = {}
         for row in rows:
             if row.user_id.startswith(_PSEUDONYM) and row.user_id not in known:
@@ -178,25 +173,22 @@ class DeadLetters(Part):
 
     async def _set_rounds_aside(self, connection: AsyncConnection, rows: Sequence[Delivery]) -> None:
         """Rounds are counted from 1 again: those that were go below 0, where no earlier replay's are."""
-        if not rows:
-            return
         own = attempts.c
-        lowest = await connection.execute(
-            select(own.user_id, own.delivery_id, func.min(own.number).label("number"))
-            .where(
-                self._db.among(own.user_id, {row.user_id for row in rows}),
-                self._db.among(own.delivery_id, {row.id for row in rows}),
+        moves = []
+        for some in _portions(rows):
+            lowest = (
+                select(own.user_id, own.delivery_id, func.min(own.number).label("number"))
+                .where(*self._of(attempts, some))
+                .group_by(own.user_id, own.delivery_id)
             )
-            .group_by(own.user_id, own.delivery_id)
-        )
-        moves = [
-            {
-                "of_user": row.user_id,
-                "of_delivery": row.delivery_id,
-                "by": ROUNDS * (1 + (1 - row.number) // ROUNDS),
-            }
-            for row in lowest
-        ]
+            moves += [
+                {
+                    "of_user": row.user_id,
+                    "of_delivery": row.delivery_id,
+                    "by": ROUNDS * (1 + (1 - row.number) // ROUNDS),
+                }
+                for row in await connection.execute(lowest)
+            ]
         if moves:
             statement = update(attempts).where(
                 own.user_id == bindparam("of_user"),
@@ -277,6 +269,25 @@ class DeadLetters(Part):
             replay.log.append(entry)
         await append_log(self._db, connection, replay.log)
         return replay
+
+
+def _portions(rows: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+    """A few at once: what is asked by user and id costs SQLite a look for each of the one with each of the other."""
+    for first in range(0, len(rows), TOGETHER):
+        yield rows[first : first + TOGETHER]
+
+
+def _attempt_of(row: Any) -> PastAttempt:
+    return PastAttempt(
+        number=row.number % ROUNDS,
+        provider=row.provider,
+        outcome=row.outcome,
+        code=row.code,
+        detail=row.detail,
+        started_at_us=row.started_at_us,
+        duration_us=row.duration_us,
+        is_repeat=row.is_repeat,
+    )
 
 
 def _replayed(row: Delivery, now_us: int) -> LogEntry:

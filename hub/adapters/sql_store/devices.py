@@ -1,17 +1,16 @@
 """Devices on SQL. That anybody has one at all is noted in the settings, so that others need not look in vain."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import case, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
 from hub.adapters.sql_store.people_rows import add_users
-from hub.adapters.sql_store.tables import devices, settings
+from hub.adapters.sql_store.push_rows import note_push
+from hub.adapters.sql_store.tables import devices
 from hub.model.devices import Device
-
-HAS_PUSH: Final = "has_push"  # a setting: somebody has, or had, a device or a push subscription
 
 
 class Devices(Part):
@@ -23,8 +22,7 @@ class Devices(Part):
 
     async def _save_device(self, connection: AsyncConnection, device: Device, limit: int) -> Device:
         await add_users(self._db, connection, [device.user_id])
-        known = self._db.insert(settings).values(name=HAS_PUSH, value="1")
-        await connection.execute(known.on_conflict_do_nothing())
+        await note_push(self._db, connection)
         insert = self._db.insert(devices).values(
             id=device.id,
             user_id=device.user_id,

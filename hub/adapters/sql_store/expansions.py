@@ -195,7 +195,7 @@ class Expansions(Users):
         if expansion.stopped is None or not await self._is_as_read(connection, expansion):
             return []
         page = (
-            select(deliveries.c.user_id, deliveries.c.id)
+            select(deliveries.c.id)
             .where(
                 deliveries.c.event_id == expansion.event_id,
                 deliveries.c.id > expansion.cursor,
@@ -205,18 +205,19 @@ class Expansions(Users):
             .order_by(deliveries.c.id)
             .limit(limit)
         )
-        waiting = (await connection.execute(page)).all()
+        waiting = (await connection.scalars(page)).all()
         entries: list[LogEntry] = []
         if waiting:
             entries = await cancel_deliveries(
                 connection,
                 expansion.stopped,
                 now_us,
-                self._db.among(deliveries.c.user_id, [row.user_id for row in waiting]),
-                self._db.among(deliveries.c.id, [row.id for row in waiting]),
+                deliveries.c.event_id
+                == expansion.event_id,  # by this index; users and ids would be each with each
+                self._db.among(deliveries.c.id, waiting),
             )
             await append_log(self._db, connection, entries)
-        values: dict[str, Any] = {"cursor": waiting[-1].id if waiting else expansion.cursor}
+        values: dict[str, Any] = {"cursor": waiting[-1] if waiting else expansion.cursor}
         if len(waiting) < limit:
             totals, audience = expansion.counts, expansion.audience
             if audience is None:  # stopped before everybody was looked at

@@ -180,18 +180,17 @@ class Planning(Situations):
     async def _insert_broadcasts(
         self, connection: AsyncConnection, batch: Batch, hidden: Mapping[str, str]
     ) -> None:
-        rows: list[dict[str, Any]] = []
-        targets: list[dict[str, Any]] = []
+        rows: list[Row] = []
+        targets: list[Row] = []
         for row in batch.broadcasts:
             values = broadcast_values(row)
             values["slice_key"] = row.slice_key or batch.lease.name
             if reason := hidden.get(row.id):
                 values |= {"shown": False, "hidden": reason}
-            rows.append(values)
-            targets += [{"target": target, "seq": row.seq} for target in targets_of(row.audience)]
-        if rows:
-            await connection.execute(self._db.insert(broadcasts).on_conflict_do_nothing(), rows)
-            await connection.execute(self._db.insert(broadcast_targets).on_conflict_do_nothing(), targets)
+            rows.append(tuple([values[column.name] for column in broadcasts.columns]))
+            targets += [(target, row.seq) for target in targets_of(row.audience)]
+        await insert_rows(self._db, connection, broadcasts, rows)
+        await insert_rows(self._db, connection, broadcast_targets, targets)
 
     async def _insert_deliveries(
         self, connection: AsyncConnection, batch: Batch, gone: set[str], replaced: set[str]

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from msgspec.structs import asdict
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.engine import Part
@@ -33,16 +33,16 @@ class PushSubscriptions(Part):
     async def _save_subscription(
         self, connection: AsyncConnection, given: PushSubscription, keep: int
     ) -> None:
-        await note_push(self._db, connection)
         await add_users(self._db, connection, [given.user_id])
-        row = asdict(given)
-        again = {name: row[name] for name in ("user_id", "p256dh", "auth", "used_at_us")}
-        await connection.execute(
-            self._db.insert(push_subscriptions)
-            .values(**row)
-            .on_conflict_do_update(index_elements=["id"], set_=again)
-        )
+        await note_push(self._db, connection)
         table = push_subscriptions.c
+        insert = self._db.insert(push_subscriptions).values(**asdict(given))
+        now = insert.excluded
+        since = case((table.user_id == now.user_id, table.created_at_us), else_=now.created_at_us)
+        again = {name: now[name] for name in ("user_id", "p256dh", "auth", "used_at_us")}
+        await connection.execute(
+            insert.on_conflict_do_update(index_elements=["id"], set_={**again, "created_at_us": since})
+        )
         others = await connection.scalars(
             select(table.id)
             .where(table.user_id == given.user_id, table.id != given.id)

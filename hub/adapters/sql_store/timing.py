@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.bulk import Statement, columns_as, given_as
+from hub.adapters.sql_store.delivery_tables import OUT
 from hub.adapters.sql_store.engine import Database, Part
-from hub.adapters.sql_store.tables import OUT
 from hub.model.digests import DigestId, OpenDigest
 from hub.model.vocabulary import Channel
 from hub.ports import DigestMove, Timing

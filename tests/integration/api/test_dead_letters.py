@@ -24,11 +24,8 @@ TYPE = {"category": "news", "title": "News", "channels": {"in_app": {}, "email":
 
 
 @pytest.fixture
-async def api(
-    servers: dict[str, Any], tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Api]:
+async def api(servers: dict[str, Any], tmp_path: Path, clock: FakeClock) -> AsyncIterator[Api]:
     """A node with a mail server that nobody asks anything."""
-    monkeypatch.setattr("hub.wiring.AVAILABLE", frozenset({MAIL}), raising=False)
     more = {"email_providers": SecretStr("smtp://127.0.0.1:1"), "email_from": "hub@example.com"}
     async with open_api(tmp_path, clock, **servers, **more) as one:
         await one.call("PUT", "/v1/types/news", key="first", json=TYPE)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.model.breaker import FAULTS, FIRST_PAUSE_US, LONGEST_PAUSE_US, TRIAL_US, Breaker
+from hub.model.breaker import FAULTS, FIRST_PAUSE_US, LONGEST_PAUSE_US, LOOK_AGAIN_US, TRIAL_US, Breaker
 
 pytestmark = pytest.mark.req("I9")
 
@@ -51,6 +51,14 @@ def test_a_failed_trial_doubles_the_pause_up_to_a_bound() -> None:
         pauses.append(breaker.opens_at_us(now_us) - now_us)
     assert pauses[0] == 2 * FIRST_PAUSE_US
     assert pauses[-1] == LONGEST_PAUSE_US
+
+
+def test_whoever_comes_during_a_trial_waits_for_its_end_and_not_for_its_bound() -> None:
+    breaker = opened()
+    assert breaker.allows(FIRST_PAUSE_US)
+    assert breaker.opens_at_us(FIRST_PAUSE_US) == FIRST_PAUSE_US + LOOK_AGAIN_US
+    last_us = FIRST_PAUSE_US + TRIAL_US - 1
+    assert breaker.opens_at_us(last_us) == last_us + 1
 
 
 def test_a_trial_that_never_comes_back_does_not_keep_it_shut() -> None:

@@ -305,6 +305,47 @@ def test_fallbacks_are_those_that_the_user_allows():
     assert delivery.fallback == (PUSH,)
 
 
+@pytest.mark.req("R17", "I9")
+@pytest.mark.parametrize(
+    ("who", "available", "rule"),
+    [
+        ({"email": None}, ALL, "no_address"),
+        ({"suppressed": (EMAIL,)}, ALL, "suppressed_address"),
+        ({}, ALL - {EMAIL}, "no_provider"),
+    ],
+)
+def test_where_a_channel_cannot_be_used_its_fallback_takes_over_by_its_policy(who, available, rule):
+    of = kind({"email": ChannelRule("unseen", 60, fallback=[SMS, PUSH]), "sms": "never"})
+    made = planned(of=of, who=person(**who), available=available)
+    assert verdicts(made) == {EMAIL: ("refuse", rule), SMS: ("hold", "takes_over")}
+    [delivery] = made.deliveries
+    assert (delivery.channel, delivery.condition, delivery.due_at_us) == (SMS, "unseen", NOW + 60 * SECOND)
+    assert delivery.fallback == (PUSH,)
+    said = explain_rules(of, None, person(**who), available)
+    assert [(one.rule, one.allows) for one in said if one.channel is SMS and one.rule == "takes_over"] == [
+        ("takes_over", True)
+    ]
+    assert [one.rule for one in said if one.channel is SMS and not one.allows] == []
+
+
+@pytest.mark.req("R17", "R11")
+def test_a_fallback_takes_over_only_where_it_is_wanted_and_not_used_anyway():
+    of = kind({"email": ChannelRule("always", fallback=[SMS, PUSH]), "sms": "never"})
+    # The user switched e-mail off: that is a wish, not a missing address.
+    assert planned(of=of, who=person({"channels": {"email": False}})).deliveries == ()
+    # The first of the chain that is wanted and has an address.
+    no_sms = planned(of=of, who=person({"channels": {"sms": False}}, email=None))
+    assert [one.channel for one in no_sms.deliveries] == [PUSH]
+    no_phone = planned(of=of, who=person(email=None, phone=None))
+    assert [one.channel for one in no_phone.deliveries] == [PUSH]
+    nothing = planned(of=of, who=person(email=None, phone=None, reachable=()))
+    assert nothing.deliveries == ()
+    # On a channel that the type uses anyway there is one delivery, by its own policy.
+    both = kind({"email": ChannelRule("always", fallback=[SMS]), "sms": ChannelRule("unseen", 60)})
+    [delivery] = planned(of=both, who=person(email=None)).deliveries
+    assert (delivery.channel, delivery.condition) == (SMS, "unseen")
+
+
 # ---------------------------------------------------------------- texts
 
 ORDER = kind(

@@ -112,6 +112,13 @@ def test_a_loopback_host_needs_to_be_named_with_its_port_and_may_be_plain_http()
             NAMED.endpoint(url)
 
 
+def test_only_hosts_of_this_machine_that_are_named_may_lead_to_it() -> None:
+    hosts = PushHosts(
+        ["localhost:9001", "a.localhost:1", "127.0.0.1:2", "localhost.example.com", "*.example.com"]
+    )
+    assert hosts.loopback_names == {"localhost", "a.localhost", "127.0.0.1"}
+
+
 @given(st.text(max_size=60), st.sampled_from(["", "@", ":", "/", "\\", "#", "?", "%00", "."]))
 def test_no_text_around_a_known_host_leads_elsewhere(noise: str, between: str) -> None:
     from yarl import URL
