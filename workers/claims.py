@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from hub.errors import StoreUnavailable
-from hub.ports import Claimed, SendingStore
+from hub.ports import Claimed, SendingStore, Wanted
 
 TTL_SECONDS: Final = 10.0
 RENEW_SECONDS: Final = 2.0
@@ -25,7 +25,7 @@ class Claims:
         self._held: set[str] = set()
 
     @asynccontextmanager
-    async def on(self, deliveries: Sequence[tuple[str, str]]) -> AsyncIterator[tuple[str, list[Claimed]]]:
+    async def on(self, deliveries: Sequence[Wanted]) -> AsyncIterator[tuple[str, list[Claimed]]]:
         """Claim what is still to be had of these; at the end what was not begun is given back at once."""
         claim = secrets.token_hex(12)
         taken = await self._store.claim(claim, self._owner, deliveries, TTL_SECONDS)

@@ -19,7 +19,7 @@ from hub.model.outgoing import Item, Outgoing, Target
 from hub.model.retries import Move, Tried, after_attempt
 from hub.model.sending import Facts, Go, Stop, Wait, decide, fall_back
 from hub.model.vocabulary import Channel
-from hub.ports import Begin, Claimed, Clock, End, LogEntry
+from hub.ports import Begin, Claimed, Clock, End, LogEntry, Wanted
 from workers.carriers import Carried, Carriers
 from workers.channels.base import ComposeError, Sender
 from workers.claims import Claims
@@ -103,8 +103,8 @@ class Delivering:
         self._metrics = metrics
         self.stopping = False  # what is not begun is left to others
 
-    async def chunk(self, deliveries: Sequence[tuple[str, str]]) -> None:
-        """Deliver those of these (user id, delivery id) that are still to be delivered. Raises `StoreUnavailable`."""
+    async def chunk(self, deliveries: Sequence[Wanted]) -> None:
+        """Deliver those of these that are still to be delivered. Raises `StoreUnavailable`."""
         catalog = await self._catalog.current()
         async with self._claims.on(deliveries) as (claim, taken):
             groups = iter(_grouped([_One(claimed, catalog) for claimed in taken]))

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from hub.errors import ClarionError
 from hub.model.vocabulary import Channel
-from hub.ports import Clock, Due, Lease, LogEntry, SendingStore
+from hub.ports import Clock, Due, Lease, LogEntry, SendingStore, Wanted
 from workers.jobs import CAREFUL, CHUNKS, KICK_SECONDS, Deliveries, Outstanding
 from workers.recorder import Teller
 
@@ -93,7 +93,7 @@ class Dispatcher:
         found = await self._store.queue_due(channel, max(room, 0) * CHUNK, KICK_SECONDS, careful=careful)
         size = min(max(-(-len(found) // members), SMALLEST), CHUNK)
         for name, chunk in _chunks(found, size):
-            await self._jobs.kick(channel, [(one.user_id, one.id) for one in chunk], name)
+            await self._jobs.kick(channel, [Wanted(one.user_id, one.id, one.lapses) for one in chunk], name)
         return len(found)
 
     async def recover(self) -> Sequence[LogEntry]:

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from hub.errors import ClarionError, QueueUnavailable
 from hub.model.vocabulary import Channel
+from hub.ports import Wanted
 
 KICK_SECONDS: Final = 20.0  # jobs that are lost are made again after so long
 POLL_SECONDS: Final = 0.05
@@ -37,7 +38,7 @@ _PAUSE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
 
 _log = logging.getLogger(__name__)
 logging.getLogger("arq").setLevel(logging.WARNING)  # a line for each job would name users, and drown the rest
-Deliveries = Sequence[tuple[str, str]]
+Deliveries = Sequence[Wanted]
 Deliver = Callable[[Channel, Deliveries], Awaitable[None]]
 
 
@@ -173,14 +174,16 @@ class JobRunner:
         worker.allow_pick_jobs = not self._is_draining
         return worker
 
-    async def _run_job(self, context: dict[Any, Any], channel: str, deliveries: list[list[str]]) -> None:
+    async def _run_job(
+        self, context: dict[Any, Any], channel: str, deliveries: list[tuple[str, str, int]]
+    ) -> None:
         """One chunk. No failure is raised: arq would keep the exception, and SQL knows what is left to do."""
         job_id = str(context["job_id"])
         if CAREFUL not in job_id and Outstanding(self._running).chunks[Channel(channel)] >= CHUNKS:
             raise Retry(defer=ENOUGH_SECONDS)  # another process has none, or we have room in a moment
         self._running[job_id] = asyncio.current_task()
         try:
-            await self._deliver(Channel(channel), [(user_id, id_) for user_id, id_ in deliveries])
+            await self._deliver(Channel(channel), [Wanted(*one) for one in deliveries])
         except (ClarionError, RedisError, OSError) as error:
             _log.warning("a chunk of %d deliveries waits: %s", len(deliveries), error)
         except Exception:  # noqa: BLE001 - logged; the sweep brings it again

@@ -42,7 +42,7 @@ from hub.ports.rows import (
     Unread,
     UserMerge,
 )
-from hub.ports.sending import Attempt, Begin, Claimed, Due, End, SendingStore
+from hub.ports.sending import Attempt, Begin, Claimed, Due, End, SendingStore, Wanted
 from hub.ports.store import (
     DefinitionStore,
     EventStore,
@@ -121,4 +121,5 @@ __all__ = [
     "Unread",
     "UserMerge",
     "UserStore",
+    "Wanted",
 ]

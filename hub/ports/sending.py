@@ -27,6 +27,14 @@ class Due(NamedTuple):
     digest_key: str | None
 
 
+class Wanted(NamedTuple):
+    """A delivery that a sender was told of, and how many processes had died under it then."""
+
+    user_id: str
+    id: str
+    lapses: int = 0
+
+
 class Claimed(Struct, frozen=True):
     """A claimed delivery with all that is known of it at that moment.
 
@@ -113,9 +121,12 @@ class SendingStore(Protocol):
         ...
 
     async def claim(
-        self, claim: str, owner: str, deliveries: Sequence[tuple[str, str]], ttl_seconds: float
+        self, claim: str, owner: str, wanted: Sequence[Wanted], ttl_seconds: float
     ) -> list[Claimed]:
-        """Take those (user id, delivery id) that are `queued` and nobody's; all that is needed to send them."""
+        """Take those that are `queued` and nobody's; all that is needed to send them.
+
+        Whoever had another process die under it since it was handed out is not taken: it goes with others now.
+        """
         ...
 
     async def renew_claims(self, claims: Sequence[str], ttl_seconds: float) -> set[str]:

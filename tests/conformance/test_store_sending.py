@@ -13,7 +13,7 @@ from hub.model.notifications import Content, Notification
 from hub.model.outgoing import Target
 from hub.model.retries import Move
 from hub.model.vocabulary import Channel
-from hub.ports import Attempt, Begin, Claimed, End, LogEntry, LogQuery, UserMerge
+from hub.ports import Attempt, Begin, Claimed, End, LogEntry, LogQuery, UserMerge, Wanted
 from tests.support.pigeons import due_now, give_addresses, keep_payloads, states
 from tests.support.stores import Partition, delivery_of
 
@@ -32,7 +32,9 @@ async def planned(partition: Partition, event_id: str, *users: str, **more: Any)
 
 async def taken(store: SqlStore, claim: str = "one", ttl_seconds: float = 60) -> list[Claimed]:
     due = await store.queue_due(EMAIL, 100, 60)
-    return await store.claim(claim, "owner", [(one.user_id, one.id) for one in due], ttl_seconds)
+    return await store.claim(
+        claim, "owner", [Wanted(one.user_id, one.id, one.lapses) for one in due], ttl_seconds
+    )
 
 
 def begin(one: Claimed, claim: str = "one") -> Begin:
@@ -103,7 +105,7 @@ async def test_a_claim_brings_all_that_sending_needs(store: SqlStore, partition:
 async def test_a_delivery_belongs_to_one_claim(store: SqlStore, partition: Partition) -> None:
     await planned(partition, "evt_1", "alice")
     (one,) = await taken(store)
-    key = (one.delivery.user_id, one.delivery.id)
+    key = Wanted(one.delivery.user_id, one.delivery.id)
     assert await store.claim("two", "other", [key], 60) == []
     assert await store.record([begin(one, "two")], []) == set()
     assert await store.record([begin(one)], []) == {one.delivery.id}
@@ -224,7 +226,7 @@ async def test_who_was_not_begun_is_no_suspect_of_another_chunk_either(
 ) -> None:
     await planned(partition, "evt_1", "alice", "bob", "carol")
     due = await store.queue_due(EMAIL, 100, 60)
-    keys = [(one.user_id, one.id) for one in due]
+    keys = [Wanted(one.user_id, one.id, one.lapses) for one in due]
     (first,) = await store.claim("one", "owner", keys[:1], 60)
     await store.claim("two", "owner", keys[1:2], 60)
     await store.claim("three", "other", keys[2:], 60)
@@ -232,7 +234,21 @@ async def test_who_was_not_begun_is_no_suspect_of_another_chunk_either(
     await lapse(store)
     await store.recover([EMAIL])
     lapses = {row.id: row.lapses for row in await rows(store)}
-    assert [lapses[id_] for _, id_ in keys] == [1, 0, 1]  # of the other process nobody knows what it was at
+    assert [lapses[key.id] for key in keys] == [1, 0, 1]  # of the other process nobody knows what it was at
+
+
+async def test_a_job_that_is_older_than_a_death_claims_nothing_of_it(
+    store: SqlStore, partition: Partition
+) -> None:
+    """It would bring suspects together that are to go apart."""
+    await planned(partition, "evt_1", "alice", "bob")
+    due = await store.queue_due(EMAIL, 100, 60)
+    job = [Wanted(one.user_id, one.id, one.lapses) for one in due]
+    assert len(await store.claim("one", "owner", job, 60)) == 2
+    await lapse(store)
+    await store.recover([EMAIL])
+    await store.queue_due(EMAIL, 100, 60)
+    assert await store.claim("two", "other", job, 60) == []
 
 
 async def test_one_careful_chunk_at_a_time(store: SqlStore, partition: Partition) -> None:

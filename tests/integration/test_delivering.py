@@ -12,7 +12,7 @@ from hub.model.outcomes import GiveUp, Outcome, RetryAfter, Sent, Unclear
 from hub.model.outgoing import Outgoing
 from hub.model.users import Preferences, QuietHours
 from hub.model.vocabulary import Channel
-from hub.ports import Begin, LogQuery
+from hub.ports import Begin, LogQuery, Wanted
 from tests.support.clock import FakeClock
 from tests.support.pigeons import (
     Loft,
@@ -198,7 +198,7 @@ async def test_what_the_user_saw_meanwhile_is_not_sent(
     await store.mark_all("alice", "seen", None, 0, 7)
     pigeon = Pigeon("a")
     loft = Loft(store, clock, PigeonPost([pigeon]))
-    await loft.delivering.chunk([(one.user_id, one.id) for one in due])
+    await loft.delivering.chunk([Wanted(one.user_id, one.id) for one in due])
     await loft.recorder.close()
     assert pigeon.asked == []
     assert await states(store) == {"alice email": "cancelled seen"}
@@ -336,7 +336,7 @@ async def test_a_claim_that_is_taken_during_a_renewal_is_kept(
     loft = Loft(store, clock, PigeonPost([Pigeon("a")]))
     await planned(partition, "evt_1", "alice")
     await planned(partition, "evt_2", "bob")
-    first, second = [(one.user_id, one.id) for one in await store.queue_due(EMAIL, 10, 60)]
+    first, second = [Wanted(one.user_id, one.id) for one in await store.queue_due(EMAIL, 10, 60)]
     renew, second_taken = store.renew_claims, asyncio.Event()
 
     async def slow_renewal(*asked: Any) -> set[str]:

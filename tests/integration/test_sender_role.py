@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from hub.adapters.embedded_valkey import EmbeddedValkey
 from hub.config import load_settings
 from hub.model.vocabulary import Channel
+from hub.ports import Wanted
 from hub.wiring import Core, migrate_database, open_core
 from tests.support.pigeons import Pigeon, PigeonPost, due_now, give_addresses, keep_payloads, states
 from tests.support.processes import eventually
@@ -113,8 +114,8 @@ async def test_chunks_are_shared_by_those_who_have_room(redis_url: str, redis_pr
         return deliver
 
     for number in range(2 * CHUNKS):
-        await jobs.kick(EMAIL, [("alice", f"dlv_{number}")], f"chunk{number}")
-    await jobs.kick(EMAIL, [("alice", "dlv_careful")], f"{CAREFUL}chunk")
+        await jobs.kick(EMAIL, [Wanted("alice", f"dlv_{number}")], f"chunk{number}")
+    await jobs.kick(EMAIL, [Wanted("alice", "dlv_careful")], f"{CAREFUL}chunk")
     runners = [JobRunner(redis_url, redis_prefix, working(mine)) for mine in taken]
     running = [asyncio.create_task(runners[0].run())]
     await eventually(lambda: len(taken[0]) == CHUNKS + 1)

@@ -11,7 +11,8 @@ from sqlalchemy import func, select, update
 
 from hub.adapters.sql_store import SqlStore
 from hub.adapters.sql_store.tables import attempts, claims, deliveries, leases, log
-from tests.support.cluster import Cluster, running_cluster
+from tests.support.cluster import Cluster, Member, running_cluster
+from tests.support.processes import eventually
 from tests.support.smtp_sink import Received, SmtpSink
 
 SENDER = "Shop <shop@example.com>"
@@ -32,6 +33,10 @@ def phone_of(user: str) -> str:
     return f"+491511234{user[-4:]}"
 
 
+def _starts(sender: Member) -> int:
+    return sender.log.read_text().count("sender started") if sender.log.exists() else 0
+
+
 def delivery_in(message: Received) -> str:
     """The delivery that a mail says it is."""
     return str(message.parsed["X-Clarion-Delivery"])
@@ -49,6 +54,14 @@ class Mailing:
     def arrived(self) -> list[Received]:
         """All mails that came in whole, at any sink."""
         return [message for sink in self.sinks for message in sink.messages]
+
+    async def start(self, *senders: Member) -> None:
+        """Start these senders, or all, and return when they work."""
+        chosen = senders or self.cluster.senders
+        before = {one: _starts(one) for one in chosen}
+        await asyncio.gather(*(one.start() for one in chosen))
+        for one in chosen:
+            await eventually(lambda one=one: _starts(one) > before[one], 30, "a sender does not start")
 
     # ------------------------------------------------------------ what is sent
 
@@ -140,12 +153,13 @@ class Mailing:
 
     # ------------------------------------------------------------ time
 
-    async def let_lapse(self) -> None:
-        """Let all claims and leases end, as time would: those who live take or renew theirs within a moment."""
+    async def let_lapse(self, pid: int) -> None:
+        """Let the claims and leases of a process end that is dead or frozen, as time would."""
 
         async def work(connection: Any) -> None:
-            await connection.execute(update(claims).values(expires_at_us=1))
-            await connection.execute(update(leases).values(expires_at_us=1))
+            for table in (claims, leases):
+                its = table.c.owner.like(f"%:{pid}:%")
+                await connection.execute(update(table).where(its).values(expires_at_us=1))
 
         await self.store._db.write(work)
 

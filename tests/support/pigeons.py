@@ -19,7 +19,7 @@ from hub.model.events import Event, Slice, encode_slice
 from hub.model.outcomes import Outcome, Sent
 from hub.model.outgoing import Outgoing, Target
 from hub.model.vocabulary import Channel
-from hub.ports import Clock
+from hub.ports import Clock, Wanted
 from workers.carriers import Carriers
 from workers.channels.base import ComposeError
 from workers.claims import Claims
@@ -128,7 +128,7 @@ class Loft:
     async def round(self, limit: int = 1000) -> int:
         """Deliver what is due now."""
         due = await self.store.queue_due(self.post.channel, limit, 60)
-        await self.delivering.chunk([(one.user_id, one.id) for one in due])
+        await self.delivering.chunk([Wanted(one.user_id, one.id, one.lapses) for one in due])
         await self.recorder.close()
         return len(due)
 

@@ -20,14 +20,16 @@ from hub.adapters.sql_store.journal import append_log
 from hub.adapters.sql_store.lapses import Lapses
 from hub.adapters.sql_store.rows import delivery_values, document
 from hub.adapters.sql_store.tables import attempts, claims, deliveries, slices
-from hub.ports import Begin, Claimed, End
+from hub.ports import Begin, Claimed, End, Wanted
 
 _KEY: Final = {"user_id": "text", "id": "text"}
 _CLAIM: Final = RowsStatement(
     "UPDATE deliveries SET claim = given.claim, handed_until_us = NULL FROM {rows} WHERE deliveries.user_id = given.user_id"
     " AND deliveries.id = given.id AND deliveries.state = 'queued' AND deliveries.claim IS NULL"
+    " AND deliveries.lapses = given.lapses"
     " RETURNING deliveries.id",
     **_KEY,
+    lapses="integer",
     claim="text",
 )
 _BEGIN: Final = RowsStatement(
@@ -71,9 +73,9 @@ class Sending(Handing, Lapses):
     # ------------------------------------------------------------ claims
 
     async def claim(
-        self, claim: str, owner: str, wanted: Sequence[tuple[str, str]], ttl_seconds: float
+        self, claim: str, owner: str, wanted: Sequence[Wanted], ttl_seconds: float
     ) -> list[Claimed]:
-        """Take those (user id, delivery id) that are `queued` and nobody's; all that is needed to send them."""
+        """Take those that are `queued` and nobody's; all that is needed to send them."""
         ids = await self._db.write_inline(self._claim, claim, owner, wanted, ttl_seconds)
         return await self._db.read_apart(load_claimed, self._db, claim) if ids else []
 
@@ -82,7 +84,7 @@ class Sending(Handing, Lapses):
         connection: AsyncConnection,
         claim: str,
         owner: str,
-        wanted: Sequence[tuple[str, str]],
+        wanted: Sequence[Wanted],
         ttl_seconds: float,
     ) -> list[str]:
         until = self._db.now_us() + round(ttl_seconds * 1e6)
