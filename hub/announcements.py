@@ -13,6 +13,7 @@ from hub.errors import StoreUnavailable
 from hub.live.broadcasts import encode_broadcast, encode_broadcast_retracted
 from hub.livelog import LINES_PER_MESSAGE, log_publication
 from hub.model.deliveries import Delivery
+from hub.model.expansion import Expansion
 from hub.model.notifications import (
     Broadcast,
     LiveNotification,
@@ -47,9 +48,9 @@ class Announcement(NamedTuple):
     reports: bool = False
 
 
-def awaits_reach(deliveries: Iterable[Delivery]) -> bool:
-    """Whether one of a notification's deliveries is cancelled when the app reached its user."""
-    return any(delivery.condition == "offline" for delivery in deliveries)
+def awaits_reach(planned: Iterable[Delivery] | Iterable[Expansion]) -> bool:
+    """Whether one of a notification's deliveries, or of a broadcast's expansions, is only for who was not reached."""
+    return any(one.condition == "offline" for one in planned)
 
 
 def announced_again(position: Position, stored: StoredSlice) -> list[Announcement]:
@@ -61,7 +62,9 @@ def announced_again(position: Position, stored: StoredSlice) -> list[Announcemen
         if row.in_app
     ]
     if stored.broadcast is not None and stored.broadcast.in_app:
-        found.append(Announcement(position, stored.broadcast))
+        reasons = stored.broadcast.reasons
+        reports = any((reason.verdict, reason.rule) == ("hold", "offline") for reason in reasons)
+        found.append(Announcement(position, stored.broadcast, reports))
     return found
 
 
@@ -72,11 +75,11 @@ def publications(announcements: Iterable[Announcement], committed: Committed) ->
         if row.id in committed.left_out:
             continue  # retracted, replaced or erased between planning and commit
         header = f"kind=notification;at={position.ms * 1000}"  # the moment of the append, by Redis' clock
+        if reports:
+            header += f";reach={row.id}"
         if isinstance(row, Broadcast):
             result.append(Publication(BROADCASTS, encode_broadcast(row), position, header))
             continue
-        if reports:
-            header += f";reach={row.id}"
         payload = encode_live(LiveNotification(wire_addressed(row)))
         result.append(Publication(personal_channel(row.user_id), payload, position, header))
     return result

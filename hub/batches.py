@@ -306,7 +306,8 @@ class _Work:
         row = plan_broadcast(event, kind, self._category(kind), audience, seq, environment)
         row = msgspec.structs.replace(row, slice_key=item.key)
         self._batch.broadcasts.append(row)
-        self._batch.expansions += expansions_of(row, event, kind, environment)
+        expansions = expansions_of(row, event, kind, environment)
+        self._batch.expansions += expansions
         refused = {f"{r.channel}:{r.rule}": 0 for r in row.reasons if r.verdict == "refuse"}
         self._batch.log.append(
             LogEntry(
@@ -321,7 +322,7 @@ class _Work:
             )
         )
         if row.in_app:
-            self._prepared.announcements.append(Announcement(item.position, row))
+            self._prepared.announcements.append(Announcement(item.position, row, awaits_reach(expansions)))
         if any(r.verdict in ("use", "hold") and r.channel is not Channel.IN_APP for r in row.reasons):
             self._keep(item)
         in_app = int(row.in_app)

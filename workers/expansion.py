@@ -83,7 +83,7 @@ class Expansions:
             default_timezone=self._default_timezone,
             now_us=now_us,
         )
-        deliveries, counts = expand(terms, page.users, page.seen)
+        deliveries, counts = expand(terms, page.users, page.seen, page.reached)
         entry = await self._store.save_page(expansion, page, deliveries, counts, now_us)
         return [entry] if entry is not None else []
 

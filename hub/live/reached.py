@@ -12,8 +12,7 @@ from hub.errors import StoreUnavailable
 from hub.live.metrics import LiveMetrics
 from hub.live.registry import Seat
 from hub.livelog import LiveLog
-from hub.model.vocabulary import Channel
-from hub.ports import Clock, InboxStore, LogEntry
+from hub.ports import Clock, InboxStore
 
 FLUSH_SECONDS: Final = 0.2
 UNPROVEN: Final = 64  # per wire, the newest
@@ -93,7 +92,7 @@ class Reached:
         if not batch:
             return True
         try:
-            await self._store.report_reached([(*key, at_us) for key, at_us in batch.items()])
+            entries = await self._store.report_reached([(*key, at_us) for key, at_us in batch.items()])
         except StoreUnavailable as error:
             logger.warning("reports of what was reached wait: %s", error)
             return False
@@ -103,12 +102,7 @@ class Reached:
         while len(self._stored) > WAITING:
             del self._stored[next(iter(self._stored))]
         self._metrics.reached(len(batch))
-        await self._livelog.tell(
-            [
-                LogEntry(at_us, "reached", None, user_id, notification_id, Channel.IN_APP)
-                for (user_id, notification_id), at_us in batch.items()
-            ]
-        )
+        await self._livelog.tell(entries)
         return True
 
     async def close(self) -> None:

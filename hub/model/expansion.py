@@ -110,13 +110,19 @@ def expansions_of(row: Broadcast, event: Event, kind: TypeVersion, env: "Environ
     return found
 
 
-def expand(terms: Terms, users: Iterable[User], seen: frozenset[str]) -> Expanded:
-    """Decide about each of the users. `seen`: those who saw the broadcast, or said that they saw all up to it."""
+def expand(
+    terms: Terms, users: Iterable[User], seen: frozenset[str], reached: frozenset[str] = frozenset()
+) -> Expanded:
+    """Decide about each of the users. `seen`: those who saw the broadcast, or said that they saw all up to it.
+
+    `reached`: those whose app proved that it read it.
+    """
     question = _question(terms)
     deliveries: list[Delivery] = []
     counts: Counter[str] = Counter()
     for user in users:
-        decided = _decide(terms, question, user, user.profile.id in seen)
+        looked = _looked(terms.expansion.condition, user.profile.id, seen, reached)
+        decided = _decide(terms, question, user, looked)
         if isinstance(decided, Delivery):
             deliveries.append(decided)
         else:
@@ -143,8 +149,15 @@ def _question(terms: Terms) -> Question:
     )
 
 
-def _decide(terms: Terms, question: Question, user: User, has_seen: bool) -> Delivery | str:
-    """A delivery, or the rule that refused it: the first, in the order of `checks`."""
+def _looked(condition: str, user_id: str, seen: frozenset[str], reached: frozenset[str]) -> str | None:
+    """Why a user does not need what waits for this condition any more; None: they do."""
+    if condition != "always" and user_id in seen:
+        return "seen"
+    return "reached" if condition == "offline" and user_id in reached else None
+
+
+def _decide(terms: Terms, question: Question, user: User, looked: str | None) -> Delivery | str:
+    """A delivery, or the rule that refused it: the first, in the order of `checks`; `looked` is the last of all."""
     broadcast, channel = terms.broadcast, terms.expansion.channel
     if (left_out := outside(broadcast.audience, user, terms.default_timezone)) is not None:
         return left_out.rule
@@ -153,8 +166,7 @@ def _decide(terms: Terms, question: Question, user: User, has_seen: bool) -> Del
         asked = replace(question, user=user, cause=Cause(broadcast.actor, topic))
         refusal = next((verdict for verdict in checks(asked, channel) if not verdict.allowed), None)
         if refusal is None:
-            has_looked = has_seen and terms.expansion.condition != "always"
-            return "seen" if has_looked else _deliver(terms, asked)
+            return looked or _deliver(terms, asked)
         refused = refused or refusal.rule
     return refused or "not_in_audience"
 

@@ -54,6 +54,7 @@ RULES: Final[dict[str, str]] = {
     "other_timezone": "This part of the event is for other time zones.",
     "not_in_audience": "The user is subscribed to none of the topics.",
     "seen": "The user had seen it before the delivery was due.",
+    "reached": "The app had reached the user with it before the delivery was due.",
     "fallback": "The user gets it on this channel already, in place of another one.",
     "collapsed": "A newer notification with the same collapse key took its place.",
     # What went wrong.

@@ -22,7 +22,8 @@ class DueExpansion(NamedTuple):
 class AudiencePage(Struct, frozen=True):
     """Users of an audience who have an address on the channel, by id, with what decisions about them read.
 
-    Nobody is on two pages. `seen`: those of them who saw the broadcast. `cursor`: where the next page begins.
+    Nobody is on two pages. `seen`, `reached`: those of them who saw the broadcast, and whom the app reached with it while
+    the channel waits for that. `cursor`: where the next page begins.
     `audience`: how many there are in all, with and without an address, counted with the last page (None: not the last).
     """
 
@@ -30,6 +31,7 @@ class AudiencePage(Struct, frozen=True):
     seen: frozenset[str]
     cursor: str
     audience: int | None = None
+    reached: frozenset[str] = frozenset()
 
 
 class ExpansionStore(Protocol):
@@ -53,8 +55,8 @@ class ExpansionStore(Protocol):
     ) -> LogEntry | None:
         """Write what became of a page, and move on, in one transaction. With the last page it is done: returns its line.
 
-        Changes nothing when the page was written before, or the expansion was stopped. Who was erased meanwhile gets
-        nothing; whoever has a delivery on the channel already (a fallback) is counted, not doubled.
+        Changes nothing when the page was written before, or the expansion was stopped. Who was erased or
+        reached meanwhile gets nothing; whoever has a delivery on the channel already (a fallback) is counted, not doubled.
         """
         ...
 

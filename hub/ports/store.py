@@ -228,8 +228,12 @@ class InboxStore(Protocol):
         """Mark all that exists: addressed rows, and broadcasts up to `through_seq` by a watermark."""
         ...
 
-    async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> None:
-        """(user id, notification id, written_at_us): cancels waiting `offline` deliveries; log `reached` once."""
+    async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> list[LogEntry]:
+        """(user id, notification id, written_at_us): cancels waiting `offline` deliveries; returns the lines of the log.
+
+        `reached` is logged once for an addressed one. For a broadcast it is not: while an expansion on an `offline` channel
+        goes on it is kept who was reached, and that expansion counts them.
+        """
         ...
 
     async def top_broadcast_seq(self) -> int:

@@ -15,7 +15,7 @@ from hub.model.events import BroadcastAudience
 from hub.model.notifications import Broadcast, Content
 from hub.model.users import Preferences, Profile, Subscription, User
 from hub.model.vocabulary import BROADCASTS, personal_channel
-from hub.ports import Clock, History, Message, Publication
+from hub.ports import Clock, History, LogEntry, Message, Publication
 
 _ids = count(1)
 
@@ -94,10 +94,11 @@ class LiveStore:
             raise StoreUnavailable("The store is away.")
         return found
 
-    async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> None:
+    async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> list[LogEntry]:
         if self.away:
             raise StoreUnavailable("The store is away.")
         self.reports += reports
+        return []
 
     async def setting(self, name: str, default: str) -> str:
         return self.settings.setdefault(name, default)

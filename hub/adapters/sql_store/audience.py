@@ -4,7 +4,7 @@ Topics are walked one after the other, each by the id of its subscribers, so tha
 who holds an earlier topic too was on a page of that one. A cursor is the place of the topic and the last id.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.tables import (
     broadcast_marks,
+    broadcast_reached,
     devices,
     push_subscriptions,
     subscriptions,
@@ -226,6 +227,17 @@ async def seen_by(
     )
     covered = {user_id for user_id in through.all() if user_id not in marked}
     return frozenset(covered | {user_id for user_id, has_seen in marked.items() if has_seen})
+
+
+async def reached_by(
+    db: Database, connection: AsyncConnection, seq: int, ids: Collection[str]
+) -> frozenset[str]:
+    """Those of the users whom the app reached with a broadcast that is still expanded for those whom it did not."""
+    if not ids:
+        return frozenset()
+    own = broadcast_reached.c
+    rows = await connection.scalars(select(own.user_id).where(own.seq == seq, db.among(own.user_id, ids)))
+    return frozenset(rows.all())
 
 
 def stranger(user_id: str) -> User:

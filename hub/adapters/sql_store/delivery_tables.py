@@ -199,3 +199,12 @@ class ExpansionRow(Table, table=True):
     counts: str = document()
     stopped: str | None = word()
     done_at_us: int | None = moment()
+
+
+class BroadcastReachedRow(Table, table=True):
+    """A user whom the app reached with a broadcast, kept while it is expanded on a channel for those who were not."""
+
+    __tablename__ = "broadcast_reached"
+    seq: int = number()
+    user_id: str = key()
+    at_us: int = moment()

@@ -32,6 +32,7 @@ from hub.adapters.sql_store.suppressions import BOUNCE, addresses_of
 from hub.adapters.sql_store.tables import (
     attempts,
     broadcast_marks,
+    broadcast_reached,
     broadcasts,
     deliveries,
     devices,
@@ -69,6 +70,7 @@ class Erasure(Part):
         for table, column in (
             (subscriptions, subscriptions.c.user_id),
             (broadcast_marks, broadcast_marks.c.user_id),
+            (broadcast_reached, broadcast_reached.c.user_id),
             (watermarks, watermarks.c.user_id),
             (devices, devices.c.user_id),
             (push_subscriptions, push_subscriptions.c.user_id),

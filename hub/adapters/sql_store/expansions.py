@@ -1,19 +1,20 @@
 """Expansions: pages of a broadcast's audience on an addressed channel, each written once: `hub.ports.ExpansionStore`.
 
 What is read for a page may be older than its writing by a moment. Stopping is seen then (the step is conditional on
-the row as it was read), and so is erasure (it waits for a page, or the page sees it). All else is asked again when a
-delivery is sent.
+the row as it was read), and so are erasure and reports of reach (they wait for a page, or the page sees them). All
+else is asked again when a delivery is sent.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import ColumnElement, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.adapters.sql_store.audience import (
     Walk,
     place_of,
+    reached_by,
     seen_by,
     stranger,
     with_addresses,
@@ -30,7 +31,7 @@ from hub.adapters.sql_store.rows import (
     expansion_of,
     expansion_values,
 )
-from hub.adapters.sql_store.tables import broadcasts, deliveries, expansions, leases
+from hub.adapters.sql_store.tables import broadcast_reached, broadcasts, deliveries, expansions, leases
 from hub.adapters.sql_store.users import Users
 from hub.model.deliveries import Delivery
 from hub.model.expansion import Expansion
@@ -84,13 +85,17 @@ class Expansions(Users):
         found = await with_topics(self._db, connection, broadcast.audience, found)
         found = [user for user in found if walk.is_new(user, place)]
         found = await with_addresses(self._db, connection, expansion.channel, found)
-        seen: frozenset[str] = frozenset()
+        seen = reached = frozenset[str]()
+        who = [user.profile.id for user in found]
         if expansion.condition != "always":
-            seen = await seen_by(self._db, connection, broadcast, [user.profile.id for user in found])
+            seen = await seen_by(self._db, connection, broadcast, who)
+        if expansion.condition == "offline":
+            reached = await reached_by(self._db, connection, broadcast.seq, who)
         following = walk.following(place, ids, limit)
         if following is not None:
-            return AudiencePage(tuple(found), seen, following.encode())
-        return AudiencePage(tuple(found), seen, expansion.cursor, await walk.count(connection))
+            return AudiencePage(tuple(found), seen, following.encode(), reached=reached)
+        count = await walk.count(connection)
+        return AudiencePage(tuple(found), seen, expansion.cursor, count, reached)
 
     async def save_page(
         self,
@@ -117,13 +122,18 @@ class Expansions(Users):
             return None
         since_us = min((row.created_at_us for row in made), default=now_us)
         erased = await erased_since(self._db, connection, {row.user_id for row in made}, since_us)
+        left = [row for row in made if row.user_id not in erased]
+        wanted = await self._unreached(connection, expansion, left)
         rows = [
             delivery_values(row, expansion.slice_key, row.state)
-            for row in sorted(made, key=lambda row: (row.user_id, row.id))
-            if row.user_id not in erased
+            for row in sorted(wanted, key=lambda row: (row.user_id, row.id))
         ]
         inserted = await insert_rows(self._db, connection, deliveries, rows)
-        more = {"erased": len(made) - len(rows), "fallback": len(rows) - inserted}
+        more = {
+            "erased": len(made) - len(left),
+            "reached": len(left) - len(wanted),
+            "fallback": len(wanted) - inserted,
+        }
         totals = _sum(expansion.counts, counts, more)
         values: dict[str, Any] = {"cursor": page.cursor, "deliveries": expansion.deliveries + inserted}
         entry = None
@@ -135,7 +145,17 @@ class Expansions(Users):
         await connection.execute(
             update(expansions).where(*_is(expansion)).values(**values, counts=document(totals))
         )
+        await _forget_reached(connection, expansion)
         return entry
+
+    async def _unreached(
+        self, connection: AsyncConnection, expansion: Expansion, made: Sequence[Delivery]
+    ) -> Sequence[Delivery]:
+        """Without those whose users were reached since the page was read."""
+        if expansion.condition != "offline":
+            return made
+        reached = await reached_by(self._db, connection, expansion.seq, {row.user_id for row in made})
+        return [row for row in made if row.user_id not in reached]
 
     async def _is_as_read(self, connection: AsyncConnection, expansion: Expansion) -> bool:
         """Whether an expansion stands where it stood when it was read; it stays so until this transaction ends."""
@@ -229,6 +249,7 @@ class Expansions(Users):
             numbers = {"audience": audience, "deliveries": expansion.deliveries}
             entries.append(await self._log_done(connection, expansion, numbers, totals, now_us))
         await connection.execute(update(expansions).where(*_is(expansion)).values(**values))
+        await _forget_reached(connection, expansion)
         return entries
 
     async def event_expansions(self, event_id: str) -> list[Expansion]:
@@ -270,6 +291,20 @@ async def _hold_erasure(db: Database, connection: AsyncConnection) -> None:
             db.insert(leases).values(name=EXPANSION, **_FRESH).on_conflict_do_nothing(index_elements=["name"])
         )
         await connection.scalar(row)
+
+
+async def _forget_reached(connection: AsyncConnection, expansion: Expansion) -> None:
+    """Drop who was reached, once no expansion of the broadcast asks any more."""
+    if expansion.condition != "offline":
+        return
+    asking = select(expansions.c.seq).where(
+        expansions.c.broadcast_id == expansion.broadcast_id,
+        expansions.c.condition == "offline",
+        expansions.c.done_at_us.is_(None),
+    )
+    await connection.execute(
+        delete(broadcast_reached).where(broadcast_reached.c.seq == expansion.seq, ~asking.exists())
+    )
 
 
 def _is(expansion: Expansion) -> Collection[ColumnElement[bool]]:

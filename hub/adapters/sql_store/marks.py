@@ -1,4 +1,4 @@
-"""Marks, and what the live side reports as reached: conditional changes, their log rows, and cancelled deliveries.
+"""Marks: conditional changes, their log rows, and cancelled deliveries.
 
 On a broadcast nothing is stored for who does nothing: "all" writes a watermark, a single mark writes one row that
 starts as what the watermarks say. One user's marks are changed one at a time, so that the two agree.
@@ -237,49 +237,6 @@ class MarkWriter(Part):
             deliveries.c.condition.in_(("offline", "unseen")),
             covered.exists(),
         )
-
-    async def report_reached(self, reports: Sequence[tuple[str, str, int]]) -> None:
-        """(user id, notification id, written_at_us): cancels waiting `offline` deliveries; log `reached` once."""
-        if reports:
-            await self._db.write(self._report_reached, reports)
-
-    async def _report_reached(
-        self, connection: AsyncConnection, reports: Sequence[tuple[str, str, int]]
-    ) -> None:
-        moments: dict[tuple[str, str], int] = {}
-        for user_id, notification_id, at_us in reports:
-            moments.setdefault((user_id, notification_id), at_us)
-        ids = {notification_id for _, notification_id in moments}
-        found = await connection.execute(
-            select(notifications.c.user_id, *_IDENTITY)
-            .where(
-                self._db.among(notifications.c.user_id, {user_id for user_id, _ in moments}),
-                self._db.among(notifications.c.id, ids),
-                notifications.c.reached_at_us.is_(None),
-            )
-            .order_by(notifications.c.user_id, notifications.c.id)
-            .with_for_update()
-        )
-        rows = [row for row in found if (row.user_id, row.id) in moments]
-        entries: list[LogEntry] = []
-        for row in rows:
-            at_us = moments[row.user_id, row.id]
-            await connection.execute(
-                update(notifications)
-                .where(notifications.c.user_id == row.user_id, notifications.c.id == row.id)
-                .values(reached_at_us=at_us)
-            )
-            entries.append(_entry(row, row.user_id, "reached", at_us))
-        if rows:
-            entries += await cancel_deliveries(
-                connection,
-                "reached",
-                max(moments.values()),
-                self._db.among(deliveries.c.user_id, {row.user_id for row in rows}),
-                self._db.among(deliveries.c.notification_id, {row.id for row in rows}),
-                deliveries.c.condition == "offline",
-            )
-        await append_log(self._db, connection, entries)
 
 
 def _entries(row: Any, user_id: str, mark: Mark, before: Marks, after: Marks, now_us: int) -> list[LogEntry]:

@@ -13,6 +13,7 @@ from hub.adapters.sql_store.rows import MINUTE_US
 from hub.adapters.sql_store.tables import (
     attempts,
     broadcast_marks,
+    broadcast_reached,
     broadcast_targets,
     broadcasts,
     deliveries,
@@ -112,7 +113,7 @@ class Operations(Part):
             select(broadcasts.c.seq).where(self._db.among(broadcasts.c.event_id, ids))
         )
         if seqs := list(over.all()):
-            for table in (broadcast_marks, broadcast_targets):
+            for table in (broadcast_marks, broadcast_reached, broadcast_targets):
                 await connection.execute(delete(table).where(self._db.among(table.c.seq, seqs)))
         removed = 0
         whole = (

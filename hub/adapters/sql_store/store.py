@@ -15,6 +15,7 @@ from hub.adapters.sql_store.marks import MarkWriter
 from hub.adapters.sql_store.operations import Operations
 from hub.adapters.sql_store.planning import Planning
 from hub.adapters.sql_store.push_subscriptions import PushSubscriptions
+from hub.adapters.sql_store.reached import ReachWriter
 from hub.adapters.sql_store.receipts import Receipts
 from hub.adapters.sql_store.schema import Schema
 from hub.adapters.sql_store.sending import Sending
@@ -38,6 +39,7 @@ class SqlStore(
     Suppressions,
     InboxPages,
     MarkWriter,
+    ReachWriter,
     EventRows,
     DeadLetters,
     Definitions,

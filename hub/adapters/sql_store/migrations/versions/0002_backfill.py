@@ -168,6 +168,13 @@ def expanding() -> None:
     )
     op.create_index("expansions_due", "expansions", ["due_at_us"], **where("done_at_us IS NULL"))
     op.create_index("expansions_event", "expansions", ["event_id"])
+    op.create_table(
+        "broadcast_reached",
+        big("seq"),
+        name("user_id"),
+        big("at_us"),
+        sa.PrimaryKeyConstraint("seq", "user_id"),
+    )
     op.create_index("users_email", "users", ["id"], **where("email IS NOT NULL"))
     op.create_index("users_phone", "users", ["id"], **where("phone IS NOT NULL"))
     left = where("until_seq IS NOT NULL")
