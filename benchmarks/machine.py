@@ -46,6 +46,14 @@ def family(pid: int) -> list[int]:
     return pids
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process is there that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Time that all threads of these processes spent on a core so far."""
     nanoseconds = 0

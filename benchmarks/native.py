@@ -13,6 +13,7 @@ SOURCES = Path(__file__).parent / "native"
 PARTS = {
     "load": ("load.c", "connection.c", "protocols.c", "template.c", "latency.c", "publish.c"),
     "floor": ("floor.c",),
+    "sink": ("sink.c",),
 }
 FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 

@@ -91,17 +91,26 @@ class Deployment:
         for pid in machine.family(self.valkey):
             machine.pin(pid, core)
 
-    async def start_node(self, module: str | None = None) -> None:
-        """Start the node (`module`: a program of ours instead of `clarion node`) and wait until it serves."""
+    async def start_node(self, module: str | None = None, stack: AsyncExitStack | None = None) -> None:
+        """Start the node (`module`: a program of ours instead of `clarion node`) and wait until it serves.
+
+        `stack` may end it before the rest.
+        """
         arguments = ("-m", "hub", "node") if module is None else ("-m", module)
         launch = Launch((sys.executable, *arguments), {**self.environment, "CLARION_PORT": str(self.port)})
-        self.node = await start(self.stack, launch, self.home, "node", self.port)
+        self.node = await start(stack or self.stack, launch, self.home, "node", self.port)
 
     async def start_generator(self, stack: AsyncExitStack | None = None, metrics_port: int = 0) -> None:
         """Start a generator; `stack` may end it before the rest."""
         own = {"CLARION_METRICS_PORT": str(metrics_port)} if metrics_port else {}
         launch = Launch((sys.executable, "-m", "hub", "generate"), self.environment | own)
         self.generator = await start(stack or self.stack, launch, self.home, "generator", None)
+
+    async def start_sender(self, stack: AsyncExitStack, module: str | None = None, **own: str) -> int:
+        """Start a sender (`module`: a program of ours instead of `clarion work`); `stack` ends it. Its process id."""
+        arguments = ("-m", "hub", "work") if module is None else ("-m", module)
+        launch = Launch((sys.executable, *arguments), self.environment | own)
+        return await start(stack, launch, self.home, "sender", None)
 
     async def warm_up(self) -> None:
         """Return when events of all partitions, the lane and the public stream are worked off."""

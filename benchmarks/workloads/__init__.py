@@ -5,6 +5,7 @@ from functools import partial
 
 from benchmarks.bench import Bench
 from benchmarks.workloads import (
+    backfill,
     broadcast,
     bus,
     generator,
@@ -28,6 +29,7 @@ WORKLOADS: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "slow": slow.run,
     "ingest": ingest.run,
     "generator": generator.run,
+    "backfill": backfill.run,
     "bus": bus.run,
     "planner": planner.run,
     "nodes": nodes.run,

@@ -1,0 +1,312 @@
+"""Backfill: a large backlog of held deliveries falls due at once, and one sender works it off into a sink.
+
+The deliveries are planned by the product itself; then node and generator end, a sender starts, and the moment at which
+all are due is set to now in the store. The sender has its core alone; sink, Valkey and PostgreSQL are on the load's.
+Beside it a bare loop over as many connections: ready-made mails, or encryption and a POST for each push.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select, update
+
+from benchmarks import machine
+from benchmarks.bench import Bench
+from benchmarks.servers import clarion
+from benchmarks.servers.bare_sender import SENDER, subscription
+from benchmarks.servers.candidate import ServerFailed
+from benchmarks.servers.postgres import postgres
+from benchmarks.servers.sinks import Sink, sink
+from hub.adapters.sql_store import SqlStore
+from hub.adapters.sql_store.tables import deliveries
+from hub.model.vocabulary import Channel
+from hub.ports import PushSubscription
+from workers.channels.smtp import CONNECTIONS as MAIL_CONNECTIONS
+from workers.channels.web_push import CONNECTIONS as PUSH_CONNECTIONS
+
+BARE_MAIL, BARE_PUSH = "bare loop (aiosmtplib)", "bare loop (pywebpush, aiohttp)"
+ALONE = "Clarion, sender alone"
+COUNTED = 2_000  # worked off by a sender that counts its statements
+PATIENCE_SECONDS = 900.0
+_SAMPLE_SECONDS = 0.2
+_IDLE_SECONDS = 2.0  # what a sender needs to find nothing
+_LATER = {"when": "unseen", "after_seconds": 86_400}
+_HTML = """<html><body><h1>Thank you, {{ recipient.name or 'friend' }}!</h1>
+<p>Order {{ data.number }} over {{ data.amount }} is paid.</p>
+<table>{% for line in data.lines %}<tr><td>{{ line }}</td></tr>{% endfor %}</table></body></html>"""
+_TEXT = "Order {{ data.number }} over {{ data.amount }} is paid.\n{% for line in data.lines %}- {{ line }}\n{% endfor %}"
+_MAIL = {**_LATER, "subject": "Order {{ data.number }} is paid", "html": _HTML, "text": _TEXT}
+_LINES = ["A pair of shoes, brown, 42", "Laces, black", "A tin of polish"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A channel to measure: how its sink speaks, how its type is written, what stands beside it."""
+
+    name: str
+    channel: Channel
+    sink: str
+    rule: Mapping[str, Any]
+    bare: str
+    bare_kind: str
+    connections: int
+    full: int
+    quick: int
+
+
+MAIL = _Kind("e-mail", Channel.EMAIL, "smtp", _MAIL, BARE_MAIL, "mail", MAIL_CONNECTIONS, 100_000, 10_000)
+PUSH = _Kind("web push", Channel.WEB_PUSH, "http", _LATER, BARE_PUSH, "push", PUSH_CONNECTIONS, 10_000, 2_000)
+
+
+def case(kind: _Kind, database: str) -> str:
+    """The name of a case."""
+    return f"{kind.name}, {database}"
+
+
+async def run(bench: Bench) -> None:
+    """Both channels; SQLite, and PostgreSQL where its programs exist."""
+    for number in range(bench.rounds):
+        for kind in (MAIL, PUSH):
+            for database in ("SQLite", "PostgreSQL"):
+                bench.say(f"backfill: {case(kind, database)}, round {number + 1}")
+                async with AsyncExitStack() as stack:
+                    url, others = None, []
+                    if database == "PostgreSQL":
+                        found = await postgres(stack, machine.load_core())
+                        if not found:
+                            bench.results.lacks(
+                                "backfill", case(kind, database), clarion.NAME, "not installed"
+                            )
+                            continue
+                        url, others = found[0], [found[1]]
+                    target = await sink(stack, kind.sink)
+                    hub = await _deployed(stack, kind, target, url)
+                    await _Run(bench, kind, database, hub, target, others).all()
+
+
+async def _deployed(stack: AsyncExitStack, kind: _Kind, target: Sink, url: str | None) -> clarion.Deployment:
+    own = {
+        "smtp": {"email_providers": f"smtp://127.0.0.1:{target.port}?starttls=0", "email_from": SENDER},
+        "http": {"push_allowed_hosts": f"127.0.0.1:{target.port}"},
+    }[kind.sink]
+    hub = await clarion.deployment(stack, 1, url, queue_limit="1000000000", **own)
+    hub.move_valkey(machine.load_core())
+    return hub
+
+
+class _Run:
+    """One round of one case."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        kind: _Kind,
+        database: str,
+        hub: clarion.Deployment,
+        target: Sink,
+        others: list[int],
+    ) -> None:
+        self.bench = bench
+        self.kind = kind
+        self.case = case(kind, database)
+        self.hub = hub
+        self.sink = target
+        self.others = others
+        self.count = bench.much(kind.full, kind.quick)
+        self.size = 0
+        self.store = SqlStore(hub.environment["CLARION_DATABASE_URL"])
+
+    async def all(self) -> None:
+        """Plan, send, count, and the bare loop."""
+        try:
+            await self.plan({"bench.paid": self.count, "bench.counted": COUNTED})
+            await self.measure()
+            await self.count_statements()
+            await self.measure_bare()
+        finally:
+            await self.store.close()
+
+    # ------------------------------------------------------------ planning
+
+    async def plan(self, types: Mapping[str, int]) -> None:
+        """Deliveries of these types, held until tomorrow."""
+        if self.kind is PUSH:
+            await self._subscribe(max(types.values()))
+        async with AsyncExitStack() as stack:
+            await self.hub.start_node(stack=stack)
+            await self.hub.start_generator(stack)
+            await self.hub.call("PUT", "/v1/categories/bench", {"title": "Bench"})
+            for type_, count in types.items():
+                channels = {"in_app": {"when": "always"}, str(self.kind.channel): self.kind.rule}
+                definition = {
+                    "category": "bench",
+                    "title": "Order {{ data.number }} is paid",
+                    "channels": channels,
+                }
+                await self.hub.call("PUT", f"/v1/types/{type_}", definition)
+                for first in range(0, count, 1_000):
+                    numbers = range(first, min(first + 1_000, count))
+                    await self.hub.call("POST", "/v1/events/batch", [_event(type_, one) for one in numbers])
+            await self.hub.drained(300)
+        held = await self._states()
+        if held != {"held": sum(types.values())}:
+            raise ServerFailed(f"planned were {held}: {self.hub.last_words('generator')}")
+
+    async def _subscribe(self, count: int) -> None:
+        """A browser for each user; they share a pair of keys, which costs the same."""
+        shared: Any = subscription("")["keys"]
+
+        async def work(connection: Any, numbers: range) -> None:
+            for one in numbers:
+                endpoint = f"http://127.0.0.1:{self.sink.port}/push/{one}"
+                browser = PushSubscription(
+                    f"sub_{one}", f"u{one}", endpoint, shared["p256dh"], shared["auth"], 1, 1
+                )
+                await self.store._save_subscription(connection, browser, 10)  # noqa: SLF001 - thousands in one transaction
+
+        for first in range(0, count, 1_000):
+            await self.store._db.write(work, range(first, min(first + 1_000, count)))  # noqa: SLF001
+
+    # ------------------------------------------------------------ sending
+
+    async def measure(self) -> None:
+        """One sender works off the backlog."""
+        async with AsyncExitStack() as stack, self.hub.redis() as redis:
+            pid = await self.hub.start_sender(stack)
+            views = {ALONE: [pid], clarion.NAME: [pid, self.hub.valkey, *self.others]}
+            await self._ready(pid)
+            at_start = machine.memory_bytes([pid])
+            before = {name: _cpu(pids) for name, pids in views.items()}
+            jobs, commands = await _jobs(redis)
+            begun = time.monotonic()
+            await self._fall_due("bench.paid")
+            peak = await self._sent(self.count, pid)
+            seconds = time.monotonic() - begun
+            jobs, commands = (
+                now - then for now, then in zip(await _jobs(redis), (jobs, commands), strict=True)
+            )
+            counts = await self.sink.counts()
+            self.size = counts.bytes // max(counts.messages, 1)
+            own = {
+                "start_mb": at_start / 1e6,
+                "peak_mb": peak / 1e6,
+                "jobs": float(jobs),
+                "connections": float(counts.most_at_once - 1),  # without the one that asks
+                "redis_commands": commands / self.count,
+            }
+            for name, pids in views.items():
+                used = sum(cpu - before[name].get(one, 0.0) for one, cpu in _cpu(pids).items())
+                self.bench.results.add(
+                    "backfill",
+                    self.case,
+                    name,
+                    cpu_us=used * 1e6 / self.count,
+                    messages_per_s=self.count / seconds,
+                    **(own if name == ALONE else {}),
+                )
+            if counts.messages != self.count:
+                raise ServerFailed(f"{counts.messages} messages came instead of {self.count}")
+
+    async def count_statements(self) -> None:
+        """Another sender, with a hook in its engines, works off a small backlog."""
+        path = self.hub.home / "counts.json"
+        async with AsyncExitStack() as stack:
+            pid = await self.hub.start_sender(stack, "benchmarks.servers.counting_sender", COUNTS=str(path))
+            await self._fall_due("bench.counted")
+            await self._sent(self.count + COUNTED, pid)
+        counts = json.loads(path.read_text())
+        self.bench.results.add(
+            "backfill",
+            self.case,
+            "Clarion, counted",
+            statements=counts["statements"] / COUNTED,
+            transactions=counts["commits"] / COUNTED,
+        )
+        self.bench.results.note(
+            "backfill",
+            self.case,
+            f"Statements, transactions and commands are for each message; {counts['chunks']} chunks of {COUNTED} counted "
+            f"messages, the largest of {counts['largest_chunk']}.",
+        )
+
+    async def measure_bare(self) -> None:
+        """The bare loop with messages of the same size."""
+        arguments = map(str, (self.sink.port, self.count, self.kind.connections, self._bare_size()))
+        command = [sys.executable, "-m", "benchmarks.servers.bare_sender", self.kind.bare_kind, *arguments]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        machine.pin(process.pid, machine.server_core())
+        out, _ = await process.communicate()
+        if process.returncode:
+            raise ServerFailed("the bare loop failed")
+        figures = json.loads(out)
+        self.bench.results.add(
+            "backfill",
+            self.case,
+            self.kind.bare,
+            cpu_us=figures["cpu_us"],
+            messages_per_s=figures["per_second"],
+        )
+
+    def _bare_size(self) -> int:
+        # Of a push the HTTP head and what encryption adds are not payload.
+        return self.size if self.kind is MAIL else 400
+
+    async def _ready(self, pid: int) -> None:
+        """Wait until a sender idles: it takes no more time than its polls."""
+        used = -1.0
+        while (now := machine.cpu_seconds([pid])) - used > 0.2 * _IDLE_SECONDS:
+            used = now
+            await asyncio.sleep(_IDLE_SECONDS)
+
+    async def _fall_due(self, type_: str) -> None:
+        async def work(connection: Any) -> None:
+            await connection.execute(
+                update(deliveries).where(deliveries.c.type == type_).values(due_at_us=self.store._db.now_us())  # noqa: SLF001
+            )
+
+        await self.store._db.write(work)  # noqa: SLF001
+
+    async def _sent(self, count: int, pid: int) -> int:
+        """Wait until so many came and all is recorded; the most memory of the sender meanwhile."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        peak = 0
+        while True:
+            came = (await self.sink.counts()).messages
+            if not machine.is_running(pid):
+                raise ServerFailed(f"the sender ended: {self.hub.last_words('sender')}")
+            peak = max(peak, machine.memory_bytes([pid]))
+            if came >= count and (await self._states()).get("sent") == count:
+                return peak
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{came} of {count} messages came: {self.hub.last_words('sender')}")
+            await asyncio.sleep(_SAMPLE_SECONDS)
+
+    async def _states(self) -> dict[str, int]:
+        async with self.store._db.read() as connection:  # noqa: SLF001
+            rows = await connection.execute(
+                select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
+            )
+            return {row[0]: row[1] for row in rows}
+
+
+def _event(type_: str, number: int) -> dict[str, object]:
+    user = {"id": f"u{number}", "email": f"u{number}@example.com", "name": f"User {number}"}
+    data = {"number": number, "amount": f"{number % 200}.00", "lines": _LINES}
+    return {"type": type_, "to": [user], "data": data}
+
+
+def _cpu(pids: list[int]) -> dict[int, float]:
+    return {member: machine.cpu_seconds([member]) for pid in pids for member in machine.family(pid)}
+
+
+async def _jobs(redis: Any) -> tuple[int, int]:
+    """How many jobs were made (each is one ZADD), and how many commands Redis has worked off."""
+    stats = await redis.info("commandstats")
+    made = stats.get("cmdstat_zadd", {}).get("calls", 0)
+    return made, sum(one["calls"] for one in stats.values())
