@@ -19,7 +19,9 @@ from typer.main import get_command
 
 from hub.__main__ import _load
 from hub.cli.app import app
+from hub.config import load_settings
 from hub.definitions import read_folder
+from hub.model.vocabulary import Channel
 from tests.conftest import JS_FOLDER
 from tests.support.cluster import API_KEY, Cluster
 from tests.support.command import ROOT, Shell, cluster_of_module
@@ -53,6 +55,7 @@ KNOWN = {
     "import { Centrifuge": "test_centrifuge_in_javascript_receives",
     "import asyncio": "test_centrifuge_in_python_receives",
     ".venv/bin/clarion apply": "test_definitions_are_applied_and_exported",
+    "CLARION_EMAIL_FROM": "test_the_settings_of_channels_are_accepted",
     "export CLARION_REDIS_URL": "test_its_commands_exist; the roles run in every test with a cluster",
     "make test": "whoever reads this",
 }
@@ -83,6 +86,14 @@ def test_its_commands_exist() -> None:
             assert name in command.commands, call
             command = command.commands[name]
         command.make_context(name, words)  # parses; raises for what the command does not take
+
+
+def test_the_settings_of_channels_are_accepted() -> None:
+    given = dict(re.findall(r'^CLARION_([A-Z_]+)="(.*)"$', block("CLARION_EMAIL_FROM"), re.MULTILINE))
+    file = given["MOBILE_PROVIDERS"].partition("credentials=")[2]
+    given["MOBILE_PROVIDERS"] = given["MOBILE_PROVIDERS"].replace(file, __file__)
+    settings = load_settings(**{name.lower(): value for name, value in given.items()})
+    assert settings.available_channels == set(Channel) - {Channel.IN_APP}
 
 
 # ---------------------------------------------------------------- against a deployment
