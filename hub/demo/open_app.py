@@ -14,12 +14,11 @@ OPEN_SECONDS: Final = 20.0
 
 
 class OpenApp:
-    """What an app in front of its user has shown. `marks`: like a feed, it marks as seen what it shows."""
+    """What an app in front of its user has shown."""
 
-    def __init__(self, hub: Deployment, user: str, *, marks: bool) -> None:
+    def __init__(self, hub: Deployment, user: str) -> None:
         self._hub = hub
         self._user = user
-        self._marks = marks
         self.shown: list[dict[str, Any]] = []  # notifications, oldest first
         self._ready = asyncio.Event()
         self._more = asyncio.Event()
@@ -47,7 +46,7 @@ class OpenApp:
                     if name == "event":
                         kind = value
                     elif name == "data":
-                        await self._take(kind, json.loads(value))
+                        self._take(kind, json.loads(value))
         except httpx2.HTTPError as error:
             raise StoryFailed(f"the app of {self._user} lost its connection: {error}.") from None
 
@@ -56,21 +55,18 @@ class OpenApp:
         async with asyncio.timeout(OPEN_SECONDS):
             await self._ready.wait()
 
-    async def _take(self, kind: str, data: dict[str, Any]) -> None:
+    def _take(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "ready":
             self._ready.set()
         elif kind == "notification":
             self.shown.append(data["notification"])
             self._more.set()
-            if self._marks:
-                mark = {"mark": "seen", "ids": [data["notification"]["id"]]}
-                await self._hub.call("POST", "/v1/me/notifications/marks", mark, user=self._user)
 
 
 @asynccontextmanager
-async def opened_app(hub: Deployment, user: str, *, marks: bool = False) -> AsyncIterator[OpenApp]:
+async def opened_app(hub: Deployment, user: str) -> AsyncIterator[OpenApp]:
     """An app that is open meanwhile."""
-    app = OpenApp(hub, user, marks=marks)
+    app = OpenApp(hub, user)
     task = asyncio.create_task(app.follow())
     try:
         await app.ready()

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -18,13 +18,14 @@ from hub.model.deliveries import Delivery
 from hub.model.events import decode_slice
 from hub.model.types import ChannelRule, TypeDefinition
 from hub.model.vocabulary import Channel
-from hub.ports import Append, Batch, Committed, LogQuery, Publication, Published
+from hub.ports import Append, Batch, Committed, LogQuery, Publication, Published, UserMerge
 from hub.wiring import Core, generator_of, memory_core, open_hub
 from tests.support.clock import FakeClock
 from tests.support.live_wires import FakeWire, connect
 
 PATIENCE_SECONDS = 10.0
 MAIL = Channel.EMAIL
+T = TypeVar("T")
 
 
 class Workshop:
@@ -649,13 +650,53 @@ async def test_what_reached_its_user_is_not_mailed(
     assert await mailing.store.ledger() == []
 
 
+@pytest.mark.req("R37")
+@pytest.mark.parametrize("again", [False, True], ids=["announced once", "announced again after a crash"])
+async def test_a_broadcast_that_reached_a_user_is_reported_if_a_channel_waits_for_that(
+    mailing: Workshop, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    async def publish() -> list[str]:
+        return [
+            await mailing.publish(to={"everyone": True}, type=f"mail.{when}")
+            for when in ("always", "offline", "unseen")
+        ]
+
+    events = await _crash_after(mailing, monkeypatch, publish) if again else []
+    async with open_hub(mailing.core) as hub:
+        wire = FakeWire("alice")
+        await connect(hub.node, wire)
+        if not again:
+            events = await publish()
+        await mailing.generate()
+        await wire.until(lambda: len(wire.frames) == 3)
+        [flagged] = [frame.report_id for frame in wire.frames if frame.report_id]
+        assert wire.asked == 1
+        hub.node.proven_alive(wire, mailing.clock.advance(1))
+        await hub.node._reached.flush()
+        hub.node.leave(wire)
+    mailing.clock.advance(5)
+    due = await mailing.store.due_expansions(mailing.clock.now_us(), 9)
+    [offline] = [one for one in due if one.expansion.event_id == events[1]]
+    assert (offline.broadcast.id, offline.expansion.condition) == (flagged, "offline")
+    await mailing.store.merge_users([UserMerge("alice", {"email": "alice@example.com"})])
+    page = await mailing.store.audience_page(offline, 9, "UTC")
+    assert page.reached == {"alice"}
+
+
 async def _publish_one_of_each(mailing: Workshop) -> None:
     for when in ("always", "offline", "unseen"):
         await mailing.publish(to=ALICE, type=f"mail.{when}")
 
 
 async def _publish_and_crash(mailing: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    await _publish_one_of_each(mailing)
+    await _crash_after(mailing, monkeypatch, lambda: _publish_one_of_each(mailing))
+
+
+async def _crash_after(
+    mailing: Workshop, monkeypatch: pytest.MonkeyPatch, publish: Callable[[], Awaitable[T]]
+) -> T:
+    """Publish, and crash between the commit and the announcement."""
+    published = await publish()
 
     async def hang(_: Sequence[Publication]) -> list[Published]:
         return await asyncio.Event().wait()  # type: ignore[return-value]  # never
@@ -667,6 +708,7 @@ async def _publish_and_crash(mailing: Workshop, monkeypatch: pytest.MonkeyPatch)
             while not mailing.commits:
                 await asyncio.sleep(0.005)
     mailing.commits.clear()
+    return published
 
 
 @pytest.mark.req("R20")

@@ -129,6 +129,27 @@ async def test_a_flagged_broadcast_is_reported_for_each_user(
     assert await stored(live, store) == [("alice", "ntf_1"), ("bob", "ntf_1")]
 
 
+@pytest.mark.req("R37")
+async def test_a_flagged_broadcast_asks_only_who_sees_it_and_an_unflagged_one_nobody(
+    live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
+) -> None:
+    wire, hidden, excluded = FakeWire("alice"), FakeWire("bob"), FakeWire("carol")
+    for one in (wire, hidden, excluded):
+        await connect(live, one)
+    await live.rpc(hidden, "presence.set", {"visible": False})
+    await bus.publish([broadcast_publication(make_broadcast(1))])
+    await settle()
+    assert (wire.asked, hidden.asked, excluded.asked) == (0, 0, 0)
+    await bus.publish([broadcast_publication(make_broadcast(2, exclude=["carol"]), "reach=ntf_2")])
+    await settle()
+    assert (len(wire.frames), len(hidden.frames), len(excluded.frames)) == (2, 2, 1)
+    assert (wire.asked, hidden.asked, excluded.asked) == (1, 0, 0)
+    assert await stored(live, store) == []
+    for one in (wire, hidden, excluded):
+        pong(live, one, clock)
+    assert await stored(live, store) == [("alice", "ntf_2")]
+
+
 async def test_reports_wait_for_the_store(
     live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
 ) -> None:

@@ -209,6 +209,19 @@ def test_who_saw_it_gets_nothing_but_what_is_always_sent(condition: str, wanted:
     assert outcome(terms(broadcast(), condition=condition), user()) == "delivery"
 
 
+@pytest.mark.req("R37")
+def test_who_was_reached_gets_nothing_on_channels_for_those_who_were_not() -> None:
+    both = [user("alice"), user("bob")]
+    for condition, wanted in (("always", {}), ("offline", {"reached": 1}), ("unseen", {})):
+        made, counts = expand(terms(broadcast(), condition=condition), both, frozenset(), frozenset({"bob"}))
+        assert counts == wanted
+        assert [one.user_id for one in made] == (["alice"] if wanted else ["alice", "bob"])
+    looked, muting = frozenset({"alice"}), Preferences(channels={MAIL: False})
+    asked = terms(broadcast(), condition="offline")
+    assert expand(asked, [user()], looked, looked).counts == {"seen": 1}
+    assert expand(asked, [user(preferences=muting)], looked, looked).counts == {"channel": 1}
+
+
 @pytest.mark.req("R13")
 def test_quiet_hours_hold_it_until_they_end_unless_it_expires_first() -> None:
     quiet = user(timezone="Asia/Seoul", preferences=Preferences(quiet_hours=QuietHours("20:00", "22:30")))
@@ -289,26 +302,28 @@ def test_everybody_ends_in_exactly_one_place(
     asked = terms(row, condition=condition, fallback=(SMS,))
     ids = [one.profile.id for one in users]
     seen = frozenset(data.draw(st.sets(st.sampled_from(ids)))) if ids else frozenset()
-    deliveries, counts = expand(asked, users, seen)
+    reached = frozenset(data.draw(st.sets(st.sampled_from(ids)))) if ids else frozenset()
+    deliveries, counts = expand(asked, users, seen, reached)
 
     assert len(deliveries) + sum(counts.values()) == len(users)
     assert counts.keys() <= RULES.keys()
     assert all(counts.values())
     assert len({one.id for one in deliveries}) == len(deliveries)
     # Alone or among others, in whatever order: the same becomes of each.
-    alone = [expand(asked, [one], seen) for one in users]
+    alone = [expand(asked, [one], seen, reached) for one in users]
     assert [made for one in alone for made in one.deliveries] == deliveries
     total: Counter[str] = Counter()
     for one in alone:
         total.update(one.counts)
     assert dict(total) == counts
-    reversed_ = expand(asked, users[::-1], seen)
+    reversed_ = expand(asked, users[::-1], seen, reached)
     assert (reversed_.deliveries[::-1], reversed_.counts) == (deliveries, counts)
     by_id = {one.profile.id: one for one in users}
     for made in deliveries:
         assert by_id[made.user_id].profile.email is not None
         assert MAIL not in by_id[made.user_id].suppressed
         assert made.user_id not in seen or condition == "always"
+        assert made.user_id not in reached or condition != "offline"
         assert made.due_at_us >= NOW
         assert expires is None or made.due_at_us < expires
         assert made.state == ("held" if made.due_at_us > NOW else "queued")
