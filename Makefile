@@ -17,7 +17,7 @@ up: env  ## start everything on embedded parts: Valkey, SQLite, hub node, genera
 	@exec $(RUN) -m hub up $(ARGS)
 
 test: env-tests  ## the whole test suite (ARGS="tests/unit -k wheel" for a part, JOBS=0 for one process)
-	$(RUN) -m pytest -n $(JOBS) $(ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 faults: env-tests  ## many rounds of killing and freezing everything, and the inbox against its model, for long (KILL_ROUNDS=20)
 	KILL_ROUNDS=$${KILL_ROUNDS:-20} KILL_COUNT=$${KILL_COUNT:-10} INBOX_EXAMPLES=$${INBOX_EXAMPLES:-200} \
