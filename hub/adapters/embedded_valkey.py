@@ -95,7 +95,10 @@ def socket_path(data_dir: Path) -> Path:
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return path
     digest = hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"clarion-{os.getuid()}-{digest}" / "valkey.sock"
+    path = Path(tempfile.gettempdir()) / f"clarion-{os.getuid()}-{digest}" / "valkey.sock"
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return path
+    return Path("/tmp") / path.relative_to(tempfile.gettempdir())  # noqa: S108 - the folder is ours alone, and checked
 
 
 class EmbeddedValkey:

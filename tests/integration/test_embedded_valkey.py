@@ -107,6 +107,16 @@ async def test_it_dies_with_its_parent_and_starts_again(tmp_path: Path, way: str
         assert valkey.is_answering()
 
 
+def test_a_temporary_folder_with_a_long_path_is_not_used_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("deep" * 20)
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    path = socket_path(deep / "data")
+    assert len(os.fsencode(path)) <= 100
+    assert path == socket_path(deep / "data") != socket_path(deep / "other")
+
+
 async def test_a_folder_with_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     folder = tmp_path / ("deep" * 20) / 'it\'s a "long" one ü' / "data"
     assert len(os.fsencode(socket_path(folder))) <= 100
