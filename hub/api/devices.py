@@ -1,6 +1,6 @@
 """A user's devices for mobile push. Tokens come in and never go out again."""
 
-from hub.api.models import DeviceInput, DeviceList, DeviceRemoval, DeviceShown
+from hub.api.push_models import DeviceInput, DeviceList, DeviceRemoval, DeviceShown
 from hub.api.routing import Call, Reply, Route
 from hub.devices import Devices
 from hub.model.devices import Device

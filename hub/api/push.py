@@ -1,6 +1,6 @@
 """Web push: the key, a user's browsers, and what their service workers report."""
 
-from hub.api.models import (
+from hub.api.push_models import (
     Published,
     PushKey,
     PushSubscriptions,

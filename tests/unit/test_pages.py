@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hub.api.models import DeviceInput, ExpansionShown
+from hub.api.models import ExpansionShown
+from hub.api.push_models import DeviceInput
 from hub.bounces import Bounce
 from hub.config import load_settings
 from hub.model.checks import type_errors
