@@ -29,6 +29,11 @@ _COLUMNS = {
     "node_growth_mb": ("node grew by MB", 1),
     "ratio": ("×", 2),
     "seconds": ("seconds", 2),
+    "start_mb": ("MB at start", 0),
+    "peak_mb": ("MB at most", 0),
+    "redis_commands": ("Redis commands", 2),
+    "statements": ("statements", 2),
+    "transactions": ("transactions", 2),
 }
 
 

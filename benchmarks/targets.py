@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.results import Results
+from benchmarks.workloads import backfill
 
 HUB, NODE = "Clarion", "Clarion, node alone"
 FLOOR, LOOP, NCHAN = "floor (C, send)", "Starlette, send_text loop", "nginx + nchan"
@@ -52,7 +53,7 @@ class Verdict:
 
 def verdicts(results: Results) -> list[Verdict]:
     """All targets, in the order of the list that was promised."""
-    judges = (_broadcasts, _streams, _memory, _handshakes, _ingest, _generator, _bus, _latencies)
+    judges = (_broadcasts, _streams, _memory, _handshakes, _ingest, _generator, _bus, _latencies, _backfill)
     return [verdict for judge in judges for verdict in judge(results)]
 
 
@@ -134,3 +135,18 @@ def _latencies(results: Results) -> Iterator[Verdict]:
     yield Verdict("targeted over HTTP, 1,000 a second, p99", late, 50, 20, " ms", digits=1)
     herd = results.median("reconnect", "all at once", HUB, "seconds")
     yield Verdict("10,000 reconnecting with a gap each", herd, 20, 10, " s", digits=1)
+
+
+def _backfill(results: Results) -> Iterator[Verdict]:
+    for scene, what, must, aim in (
+        (backfill.MAIL_SOME, "e-mail against a bare loop, 16 connections", 3, 2),
+        (backfill.MAIL_FEW, "e-mail against a bare loop, 4 connections", 5, 2),
+        (backfill.PUSH, "web push against bare encryption and HTTP", 2, 1.5),
+    ):
+        cpu = _cpu(results, "backfill", scene.case, backfill.ALONE, scene.kind.bare)
+        yield Verdict(f"CPU of a sender per {what}", cpu, must, aim)
+    large = ("backfill", backfill.MAIL_LARGE.case, backfill.ALONE)
+    start, peak = (results.median(*large, name) for name in ("start_mb", "peak_mb"))
+    grown = None if start is None or peak is None else peak - start
+    name = "memory that a sender takes for a backlog of 100,000 e-mails"
+    yield Verdict(name, grown, 60, 30, " MB", digits=0)

@@ -4,13 +4,18 @@ A token is bound to its purpose: one for unsubscribing opens nothing else, and n
 they are signed with keys of their own, derived from the deployment's secrets. The first signs, all verify.
 """
 
+import hmac
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
 import jwt
+import msgspec
 
 _ALGORITHM: Final = "HS256"
+_HEADER: Final = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."  # {"alg":"HS256","typ":"JWT"}: RFC 7515 §3.1
+_encode = msgspec.json.Encoder().encode
 
 
 class SignedLinks:
@@ -23,7 +28,9 @@ class SignedLinks:
 
     def sign(self, says: Mapping[str, Any]) -> str:
         """A token that says this. It does not expire: what it allows must be harmless for ever."""
-        return jwt.encode(dict(says), self._keys[0], algorithm=_ALGORITHM)
+        # Each message has one, and PyJWT looks at its key anew each time: four times as long.
+        signed = _HEADER + _base64(_encode(says))
+        return (signed + b"." + _base64(hmac.digest(self._keys[0], signed, "sha256"))).decode()
 
     def read(self, token: str) -> dict[str, Any] | None:
         """What a token says; None when it is not one of ours for this purpose."""
@@ -34,6 +41,10 @@ class SignedLinks:
                 continue
             return says
         return None
+
+
+def _base64(raw: bytes) -> bytes:
+    return urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def _short(secret: bytes) -> bytes:

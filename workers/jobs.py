@@ -6,6 +6,7 @@ dead process is free again when its lease in Redis ends, since arq itself would 
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -183,6 +184,9 @@ class JobRunner:
             raise Retry(defer=ENOUGH_SECONDS)  # another process has none, or we have room in a moment
         self._running[job_id] = asyncio.current_task()
         try:
+            async with context["redis"].pipeline(transaction=False) as pipe:
+                self._renew(pipe)
+                await pipe.execute()
             await self._deliver(Channel(channel), [Wanted(*one) for one in deliveries])
         except (ClarionError, RedisError, OSError) as error:
             _log.warning("a chunk of %d deliveries waits: %s", len(deliveries), error)
@@ -199,8 +203,18 @@ class JobRunner:
                 continue
             try:
                 async with pool.pipeline(transaction=False) as pipe:
-                    for job_id in self._running:
-                        pipe.pexpire(in_progress_key_prefix + job_id, round(LEASE_SECONDS * 1000))
+                    self._renew(pipe)
                     await pipe.execute()
             except (RedisError, OSError) as error:
                 _log.info("leases of jobs could not be renewed: %s", error)
+
+    def _renew(self, pipe: Any) -> None:
+        """Extend the leases of what runs.
+
+        Until a lease ends its job is not due: each process would ask for every job that runs at every poll else.
+        """
+        milliseconds = round(LEASE_SECONDS * 1000)
+        due_again = round(time.time_ns() / 1e6) + milliseconds
+        pipe.zadd(self._queue, dict.fromkeys(self._running, due_again), xx=True)
+        for job_id in self._running:
+            pipe.pexpire(in_progress_key_prefix + job_id, milliseconds)

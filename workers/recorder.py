@@ -13,6 +13,9 @@ from hub.errors import StoreUnavailable
 from hub.ports import Begin, End, LogEntry, SendingStore
 
 _RETRY_SECONDS: Final = 0.5
+_GATHER_SECONDS: Final = (
+    0.001  # a transaction costs as much as twenty of its rows: it waits a moment for company
+)
 
 _log = logging.getLogger(__name__)
 _Step = tuple[Sequence[End], Sequence[Begin], "asyncio.Future[set[str]]"]
@@ -32,6 +35,8 @@ class Recorder:
         self._livelog = livelog
         self._waiting: list[_Step] = []
         self._task: asyncio.Task[None] | None = None
+        self._told: list[LogEntry] = []  # what is stored, and is still to be shown live
+        self._telling: asyncio.Task[None] | None = None
 
     def step(self, ends: Sequence[End], begins: Sequence[Begin]) -> "asyncio.Future[set[str]]":
         """Record some ends and beginnings, after all that was given before.
@@ -46,6 +51,7 @@ class Recorder:
 
     async def _run(self) -> None:
         while self._waiting:
+            await asyncio.sleep(_GATHER_SECONDS)
             steps, self._waiting = self._waiting, []
             ends = [end for some, _, _ in steps for end in some]
             begins = [begin for _, some, _ in steps for begin in some]
@@ -59,7 +65,18 @@ class Recorder:
             for _, _, future in steps:
                 if not future.done():
                     future.set_result(held)
-            await self._livelog.tell([entry for end in ends if end.delivery.id in held for entry in end.log])
+            self._show([entry for end in ends if end.delivery.id in held for entry in end.log])
+
+    def _show(self, entries: Sequence[LogEntry]) -> None:
+        """Show stored lines live, beside the next transaction: nobody waits for that."""
+        self._told += entries
+        if self._told and (self._telling is None or self._telling.done()):
+            self._telling = asyncio.create_task(self._tell(), name="tell-deliveries")
+
+    async def _tell(self) -> None:
+        while self._told:
+            lines, self._told = self._told, []
+            await self._livelog.tell(lines)
 
     async def _persist(self, begins: Sequence[Begin], ends: Sequence[End]) -> set[str]:
         while True:
@@ -71,10 +88,13 @@ class Recorder:
 
     async def close(self, seconds: float | None = None) -> None:
         """Wait until everything is written, at most so long: what is not will be found by whoever lives."""
-        if self._task is None:
-            return
-        _, waiting = await asyncio.wait([self._task], timeout=seconds)
-        if waiting:
-            _log.error("the database is away: what was sent last is not recorded, and may be sent once more")
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._task is not None:
+            _, waiting = await asyncio.wait([self._task], timeout=seconds)
+            if waiting:
+                _log.error(
+                    "the database is away: what was sent last is not recorded, and may be sent once more"
+                )
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        if self._telling is not None:
+            await asyncio.wait([self._telling], timeout=seconds)

@@ -107,10 +107,16 @@ class Deployment:
         self.generator = await start(stack or self.stack, launch, self.home, "generator", None)
 
     async def start_sender(self, stack: AsyncExitStack, module: str | None = None, **own: str) -> int:
-        """Start a sender (`module`: a program of ours instead of `clarion work`); `stack` ends it. Its process id."""
+        """Start a sender (`module`: a program of ours instead of `clarion work`) and wait until it works.
+
+        `stack` ends it. Returns its process id.
+        """
         arguments = ("-m", "hub", "work") if module is None else ("-m", module)
-        launch = Launch((sys.executable, *arguments), self.environment | own)
-        return await start(stack, launch, self.home, "sender", None)
+        port = free_port()
+        environment = {**self.environment, **own, "CLARION_METRICS_PORT": str(port)}
+        return await start(
+            stack, Launch((sys.executable, *arguments), environment), self.home, "sender", port
+        )
 
     async def warm_up(self) -> None:
         """Return when events of all partitions, the lane and the public stream are worked off."""

@@ -10,9 +10,13 @@ from sqlalchemy import event
 
 from hub.adapters.sql_store import SqlStore
 from hub.model.digests import DigestId
+from hub.model.events import Event, Slice, encode_slice
+from hub.model.retries import Move
 from hub.model.vocabulary import Channel
-from hub.ports import Batch, DigestMove, Payload
+from hub.ports import Attempt, Batch, Begin, DigestMove, End, LogEntry, Payload, Wanted
 from tests.support.stores import NOW_US, Partition
+
+SLICE = encode_slice(Slice(event=Event("evt_1", "order.paid", 0, "http:key", 1)))
 
 
 @contextmanager
@@ -85,6 +89,46 @@ async def test_digests_and_throttles_cost_a_few_statements_and_only_where_there_
     with watched(store) as statements:
         await partition.commit(batch)
     assert not [one for one in statements if "payloads" in one or "given_rows" in one]
+
+
+@pytest.mark.req("R9")
+async def test_the_statements_of_a_chunk_of_deliveries_do_not_grow_with_it(
+    store: SqlStore, partition: Partition
+) -> None:
+    """Handing out, claiming, beginning, ending and giving back: each the same for one delivery and for many."""
+    sent = []
+    for size in (2, 200):
+        batch = fill(partition, f"chunk{size}", size, 1)
+        batch.payloads = [Payload(one.event_id, "0", SLICE) for one in batch.deliveries]
+        batch.deliveries = [replace(one, due_at_us=1, condition="always") for one in batch.deliveries]
+        await partition.commit(batch)
+        claim = f"claim{size}"
+        with watched(store) as statements:
+            due = await store.queue_due(Channel.EMAIL, size, 60)
+            wanted = [Wanted(one.user_id, one.id, one.lapses) for one in due]
+            claimed = await store.claim(claim, "owner", wanted, 60)
+            begins = [Begin(claim, one.delivery.user_id, one.delivery.id, 5) for one in claimed]
+            await store.record(begins[:-1], [])
+            ends = [
+                End(
+                    claim,
+                    one.delivery,
+                    Move("sent", "sent"),
+                    6,
+                    attempts=(Attempt(1, "smtp://a", "sent", "250", "", 5, 1),),
+                    log=(LogEntry(6, "sent", one.delivery.event_id, one.delivery.user_id),),
+                )
+                for one in claimed[:-1]
+            ]
+            await store.record(begins[-1:], ends)
+            await store.renew_claims([claim], 60)
+            await store.release_claim(claim)
+        assert len(claimed) == size
+        sent.append([statement.split(" VALUES ")[0][:60] for statement in statements])
+        await store.recover([Channel.EMAIL])
+        await store.queue_due(Channel.EMAIL, 0, 60)  # the last one, which lapsed
+    assert len(sent[0]) < 40
+    assert sent[0] == sent[1]
 
 
 @pytest.mark.req("R25")

@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import func, select
 
 from hub.adapters.embedded_valkey import EmbeddedValkey
+from hub.adapters.sql_store.tables import deliveries
 from hub.config import load_settings
+from hub.livelog import LiveLog
 from hub.model.vocabulary import Channel
 from hub.ports import Wanted
 from hub.wiring import Core, migrate_database, open_core
 from tests.support.pigeons import Pigeon, PigeonPost, due_now, give_addresses, keep_payloads, states
 from tests.support.processes import eventually
 from tests.support.stores import Partition
-from workers.dispatch import CHUNK
-from workers.jobs import CAREFUL, CHUNKS, LEASE_SECONDS, JobRunner, Jobs
+from workers.dispatch import CHUNK, Dispatcher
+from workers.jobs import CAREFUL, CHUNKS, LEASE_SECONDS, JobRunner, Jobs, Outstanding
 from workers.role import SenderRole
 
 pytestmark = [pytest.mark.req("R2"), pytest.mark.req("R9"), pytest.mark.req("R27")]
@@ -68,6 +71,80 @@ async def all_sent(core: Core, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
+async def on_their_way(core: Core) -> int:
+    """How many e-mails are out of the backlog: senders were told of them, or have them."""
+    async with core.store._db.read() as connection:  # type: ignore[attr-defined]
+        told = deliveries.c.handed_until_us.is_not(None) | deliveries.c.claim.is_not(None)
+        waiting = deliveries.c.state.in_(("queued", "sending"))
+        count = select(func.count()).where(deliveries.c.channel == EMAIL, waiting, told)
+        return int(await connection.scalar(count))
+
+
+class Desk:
+    """Takes chunks where a dispatcher puts them: `workers.dispatch.JobQueue` without Redis."""
+
+    def __init__(self) -> None:
+        self.chunks: list[tuple[str, Any]] = []
+
+    async def kick(self, channel: Channel, deliveries: Any, name: str) -> None:
+        self.chunks.append((f"{channel}:{name}", deliveries))
+
+    async def outstanding(self) -> Outstanding:
+        return Outstanding(id_ for id_, _ in self.chunks)
+
+
+@pytest.mark.parametrize(("backlog", "members", "sizes"), [
+    (2_000, 1, [CHUNK] * CHUNKS),
+    (2_000, 2, [CHUNK] * CHUNKS * 2),
+    (300, 2, [150, 150]),  # everybody gets a part
+    (50, 4, [20, 20, 10]),
+    (1, 4, [1]),
+])  # fmt: skip
+async def test_a_backlog_is_handed_out_in_chunks_and_no_faster_than_it_is_worked_off(
+    tmp_path: Path, redis_url: str, redis_prefix: str, backlog: int, members: int, sizes: list[int]
+) -> None:
+    async with opened(tmp_path, redis_url, redis_prefix) as core:
+        await planned(core, "evt_1", *(f"user{number}" for number in range(backlog)))
+        desk = Desk()
+        dispatcher = Dispatcher(
+            core.store,
+            desk,
+            core.clock,
+            LiveLog(core.bus),
+            channels=[EMAIL],
+            repeating=[EMAIL],
+            members=lambda: members,
+        )
+        assert await dispatcher.round() == sum(sizes)
+        assert [len(chunk) for _, chunk in desk.chunks] == sizes
+        assert await dispatcher.round() == 0  # nothing of it is done
+        if sum(sizes) < backlog:
+            desk.chunks.pop()
+            assert await dispatcher.round() == CHUNK
+
+
+async def test_a_chunk_costs_a_few_transactions_and_no_more_connections_than_allowed(
+    tmp_path: Path, redis_url: str, redis_prefix: str
+) -> None:
+    async with opened(tmp_path, redis_url, redis_prefix) as core:
+        count = 3 * CHUNK
+        await planned(core, "evt_1", *(f"user{number}" for number in range(count)))
+        pigeon = Pigeon("a", connections=8)
+        record, steps = core.store.record, []
+
+        async def counting(begins: Any, ends: Any) -> set[str]:
+            steps.append((len(begins), len(ends)))
+            return await record(begins, ends)
+
+        core.store.record = counting  # type: ignore[method-assign]
+        async with at_work(core, PigeonPost([pigeon])):
+            await all_sent(core, count)
+        assert pigeon.most_at_once <= pigeon.connections
+        assert sum(begins for begins, _ in steps) == sum(ends for _, ends in steps) == count
+        assert max(begins for begins, _ in steps) <= pigeon.connections  # so many are in doubt after a crash
+        assert len(steps) < count / 2  # what begins and ends together is written together
+
+
 async def test_what_falls_due_is_delivered(tmp_path: Path, redis_url: str, redis_prefix: str) -> None:
     async with opened(tmp_path, redis_url, redis_prefix) as core:
         pigeon = Pigeon("a")
@@ -94,9 +171,15 @@ async def test_a_backlog_stays_in_sql_and_other_channels_pass_it(
 
             await eventually(lambda: len(free.carried) == 1)
             assert (await jobs.outstanding()).chunks[EMAIL] <= CHUNKS
+            assert await on_their_way(core) <= CHUNKS * CHUNK
             assert len(stuck.asked) <= stuck.connections
             stuck.gate.set()
-            await eventually(lambda: len(stuck.carried) == 5 * CHUNKS * CHUNK // 2, PATIENCE_SECONDS)
+            most = 0
+            while len(stuck.carried) < 5 * CHUNKS * CHUNK // 2:
+                most = max(most, await on_their_way(core))
+                await asyncio.sleep(0.02)
+            assert most <= CHUNKS * CHUNK  # memory does not know how much there is
+            assert stuck.most_at_once <= stuck.connections
         await jobs.close()
 
 

@@ -20,9 +20,16 @@ from benchmarks.report import print_results, print_targets, spread
 from benchmarks.results import Results
 from benchmarks.servers import nchan
 from benchmarks.servers.candidate import PLAIN_BODY, floor
+from benchmarks.servers.sinks import sink
 from benchmarks.targets import FLOOR, HUB, LOOP, NCHAN, NODE, Verdict, verdicts
 from benchmarks.workloads.broadcast import SAME_BYTES
+from hub.model.outcomes import Sent
+from hub.model.outgoing import Target
+from hub.model.vocabulary import Channel
+from hub.provider_urls import parse_provider
 from hub.supervisor import free_port
+from workers.channels.mail_message import Mail
+from workers.channels.smtp import SmtpProvider
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="no C compiler")
@@ -214,6 +221,34 @@ async def test_a_refusal_is_told_with_the_answer():
             await load.connect()
             with pytest.raises(LoadFailed, match="0 deliveries instead of 1"):
                 await load.publish(count=1, audience=ONE, limit=0.2)
+
+
+@needs_compiler
+@needs_linux
+async def test_the_sink_takes_mails_and_pushes_and_counts_each_once():
+    async with AsyncExitStack() as stack:
+        mails, pushes = await sink(stack, "smtp"), await sink(stack, "http")
+        for kind, port in (("mail", mails.port), ("push", pushes.port)):
+            figures = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "benchmarks.servers.bare_sender", kind, str(port), "50", "3", "5000",
+                cwd=ROOT, stdout=subprocess.PIPE,
+            )  # fmt: skip
+            out, _ = await figures.communicate()
+            assert figures.returncode == 0
+            assert json.loads(out)["cpu_us"] > 0
+        provider = SmtpProvider(
+            parse_provider(Channel.EMAIL, f"smtp://127.0.0.1:{mails.port}"), "test.example"
+        )
+        tricky = Mail("shop@example.com", b"Subject: x\r\n\r\nDATA\r\n.\r\nCOUNT\r\n..\r\n")
+        for _ in range(2):
+            assert isinstance(await provider.send(tricky, Target("a", "a@example.com")), Sent)
+        await provider.close()
+        came = await mails.counts()
+        assert (came.messages, came.most_at_once) == (52, 3)
+        assert came.bytes > 50 * 4_900
+        came = await pushes.counts()
+        assert came.messages == 50
+        assert came.most_at_once <= 4  # three, and who asked
 
 
 def test_a_missing_compiler_is_one_sentence(monkeypatch, tmp_path):

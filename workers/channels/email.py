@@ -140,11 +140,17 @@ def _unsubscribing(url: str | None) -> list[str]:
     """List-Unsubscribe (RFC 2369) and, where a click may do it, List-Unsubscribe-Post (RFC 8058 §3.1: https)."""
     if url is None or not url.isascii() or not is_link(url):
         return []
-    parts = urlsplit(url)
     headers = [f"List-Unsubscribe: <{url}>\r\n"]
-    if parts.scheme == "https" or is_loopback_host(parts.hostname or ""):
+    if _takes_clicks("/".join(url.split("/", 3)[:3])):
         headers.append("List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n")
     return headers
+
+
+@lru_cache(maxsize=64)
+def _takes_clicks(origin: str) -> bool:
+    """Whether mail programs may post to an address of this origin."""
+    parts = urlsplit(origin)
+    return parts.scheme == "https" or is_loopback_host(parts.hostname or "")
 
 
 @lru_cache(maxsize=1024)

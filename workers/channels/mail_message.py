@@ -10,6 +10,7 @@ from binascii import b2a_qp
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 from unicodedata import category
@@ -39,12 +40,17 @@ class Mail(Struct, frozen=True):
 
 def is_clean(text: str) -> bool:
     """Tell whether a text has no control characters, line ends, lone surrogates, or marks that turn the direction."""
+    if text.isascii() and text.isprintable():
+        return True
     return not any(char in _TURNING or category(char) in _UNSENDABLE for char in text)
 
 
 def one_line(text: str, limit: int) -> str:
     """A text in one clean line of at most so many characters."""
-    line = " ".join("".join(char if is_clean(char) else " " for char in text[: limit * 10]).split())
+    beginning = text[: limit * 10]
+    if not is_clean(beginning):
+        beginning = "".join(char if is_clean(char) else " " for char in beginning)
+    line = " ".join(beginning.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
@@ -72,7 +78,12 @@ def address_header(name: str, address: str, display: str | None = None) -> str:
 
 def date_header(moment_us: int) -> str:
     """The Date header of a moment."""
-    return f"Date: {format_datetime(datetime.fromtimestamp(moment_us // 1_000_000, UTC))}\r\n"
+    return _date_header(moment_us // 1_000_000)
+
+
+@lru_cache(maxsize=256)
+def _date_header(second: int) -> str:
+    return f"Date: {format_datetime(datetime.fromtimestamp(second, UTC))}\r\n"
 
 
 def alternatives(text: str, html: str | None, seed: str) -> bytes:

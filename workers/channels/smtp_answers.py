@@ -24,7 +24,9 @@ class Answer(NamedTuple):
 def read_answer(code: int, text: str) -> Answer:
     """An answer taken apart. The line is bounded, and printable whatever the server sent."""
     first = text.partition("\n")[0]
-    shown = "".join(char if char.isprintable() else " " for char in first[: DETAIL_LIMIT * 2])
+    shown = first[: DETAIL_LIMIT * 2]
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else " " for char in shown)
     return Answer(code, status_of(first), " ".join(shown.split())[:DETAIL_LIMIT])
 
 

@@ -5,18 +5,19 @@ out: the sender decides what becomes of its delivery.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.adapters.sql_store.bulk import RowsStatement
 from hub.adapters.sql_store.engine import Database
 from hub.adapters.sql_store.inbox import Watermarks
 from hub.adapters.sql_store.rows import (
     broadcast_of,
+    content_of,
     delivery_of,
     marks_of,
-    notification_of,
     preferences_of,
     profile_of,
 )
@@ -27,7 +28,6 @@ from hub.adapters.sql_store.tables import (
     broadcasts,
     deliveries,
     devices,
-    notifications,
     payloads,
     push_subscriptions,
     users,
@@ -35,7 +35,7 @@ from hub.adapters.sql_store.tables import (
 )
 from hub.model.deliveries import Delivery
 from hub.model.events import Event, decode_slice
-from hub.model.notifications import Content, Notification
+from hub.model.notifications import Content
 from hub.model.outgoing import Target
 from hub.model.preferences import pick_locale
 from hub.model.users import Profile, User
@@ -44,6 +44,16 @@ from hub.ports import Claimed
 
 _ADDRESSES = {Channel.EMAIL: "email", Channel.SMS: "phone"}
 _PUSH = frozenset({Channel.WEB_PUSH, Channel.MOBILE_PUSH})
+
+
+# Pair by pair: two lists would be looked up crosswise.
+_NOTIFICATIONS: Final = RowsStatement(
+    "SELECT notifications.user_id, notifications.id, content, hidden, reached_at_us, seen_at_us"
+    " FROM {rows} CROSS JOIN notifications"  # SQLite keeps this order
+    " WHERE notifications.user_id = given.user_id AND notifications.id = given.id",
+    user_id="text",
+    id="text",
+)
 
 
 class _Seen(NamedTuple):
@@ -113,15 +123,13 @@ async def _people(connection: AsyncConnection, db: Database, ids: set[str]) -> d
 async def _notifications(
     connection: AsyncConnection, db: Database, rows: Sequence[Delivery]
 ) -> dict[tuple[str, str], _Seen]:
-    page = select(notifications).where(
-        db.among(notifications.c.user_id, {row.user_id for row in rows}),
-        db.among(notifications.c.id, {row.notification_id for row in rows}),
-    )
-    found = {}
-    for row in await connection.execute(page):
-        addressed: Notification = notification_of(row)
-        found[row.user_id, row.id] = _Seen(addressed.content, row.hidden, row.reached_at_us, row.seen_at_us)
-    return found
+    wanted = sorted({(row.user_id, row.notification_id) for row in rows})
+    return {
+        (user_id, id_): _Seen(content_of(content), hidden, reached_at_us, seen_at_us)
+        for user_id, id_, content, hidden, reached_at_us, seen_at_us in await _NOTIFICATIONS.rows(
+            db, connection, wanted
+        )
+    }
 
 
 async def _broadcasts(

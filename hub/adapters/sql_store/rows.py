@@ -88,6 +88,11 @@ def notification_of(row: Any) -> Notification:
     )
 
 
+def content_of(text: str) -> Content:
+    """What a notification shows, from its column."""
+    return _content.decode(text)
+
+
 def broadcast_values(row: Broadcast) -> dict[str, Any]:
     """A broadcast as columns."""
     return {

@@ -135,7 +135,9 @@ class Sending(Handing, Lapses):
         """Write what happened, in one transaction; returns the ids of the deliveries whose move held."""
         if not begins and not ends:
             return set()
-        return await self._db.write_inline(self._record, begins, ends)
+        held = await self._db.write_inline(self._record, begins, ends)
+        self._db.written(len(begins) + 3 * len(ends))  # each end brings an attempt and a line of the log
+        return held
 
     async def _record(
         self, connection: AsyncConnection, begins: Sequence[Begin], ends: Sequence[End]
