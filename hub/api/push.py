@@ -1,7 +1,7 @@
 """Web push: the key, a user's browsers, and what their service workers report."""
 
+from hub.api.models import Published
 from hub.api.push_models import (
-    Published,
     PushKey,
     PushSubscriptions,
     ReceiptInput,
