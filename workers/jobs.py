@@ -31,7 +31,7 @@ LEASE_SECONDS: Final = 4.0
 TIMEOUT_SECONDS: Final = 3600.0
 # A job comes back from processes that died or have enough; SQL counts what is to be counted.
 TRIES: Final = 1_000_000
-ENOUGH_SECONDS: Final = 0.05  # a job that came to a process with enough of its channel is offered again
+ENOUGH_SECONDS: Final = 0.25  # a job that came to a process with enough of its channel is offered again
 
 _FUNCTION: Final = "deliver"
 _RENEW_SECONDS: Final = 1.0
