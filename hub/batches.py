@@ -27,7 +27,7 @@ from hub.model.planning import Environment, Memo, merged_user, plan, plan_broadc
 from hub.model.schedule import cut_scheduled
 from hub.model.types import CategoryDefinition, TypeVersion
 from hub.model.users import User
-from hub.model.vocabulary import Channel
+from hub.model.vocabulary import PUSH, Channel
 from hub.ports import (
     Batch,
     Lease,
@@ -37,6 +37,7 @@ from hub.ports import (
     Position,
     QueuedSlice,
     ScheduledPart,
+    Situation,
     Store,
 )
 from hub.records import in_app_rule, log_acceptance, log_planned, record_of, reject_unreadable
@@ -125,7 +126,7 @@ class Planner:
         catalog = await self._catalog.at(situation.catalog_version)
         parts = (item.part for item in readable.values())
         pace = Pace(await look_at_timing(self._store, parts, catalog.types, now_us))
-        work = _Work(self._rules, self._partition, situation.users, catalog, prepared, now_us, pace)
+        work = _Work(self._rules, self._partition, situation, catalog, prepared, now_us, pace)
         seen: set[tuple[str, str]] = set()
         until = perf_counter() + work_seconds
         for taken, one in enumerate(slices, 1):
@@ -227,7 +228,7 @@ class _Work:
         self,
         rules: PlanningRules,
         partition: str,
-        users: Mapping[str, User],
+        situation: Situation,
         catalog: Catalog,
         prepared: Prepared,
         now_us: int,
@@ -235,7 +236,7 @@ class _Work:
     ) -> None:
         self._rules = rules
         self._partition = partition
-        self._users = dict(users)
+        self._users = dict(situation.users)
         self._catalog = catalog
         self._prepared = prepared
         self._now_us = now_us
@@ -248,10 +249,11 @@ class _Work:
             created_at_us=0,
             available=rules.available,
             default_timezone=rules.default_timezone,
-            actors={user_id: user.profile for user_id, user in users.items()},
+            actors={user_id: user.profile for user_id, user in situation.users.items()},
             recent=pace.recent,
             digests=pace.digests,
             memo=Memo(),
+            unused=frozenset() if situation.has_push else PUSH,
         )
 
     def lease(self, lease: Lease) -> Lease:

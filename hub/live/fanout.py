@@ -73,7 +73,7 @@ class Fanout:
             # A wire promises not to raise. If one does, the others must still get theirs.
             logger.exception("a connection failed while it was written to")
             return
-        if frame.report_id:
+        if frame.report_id and (channel != BROADCASTS or seat.member.is_addressed):
             self._reached.written(seat, frame.report_id)
 
     # ------------------------------------------------------------ broadcasts
@@ -180,8 +180,9 @@ class Fanout:
                 except Exception:
                     logger.exception("a connection failed while it was written to")
                     continue
-                for report_id in parcel.report_ids:
-                    self._reached.written(seat, report_id)
+                if parcel.report_ids and member.is_addressed:
+                    for report_id in parcel.report_ids:
+                        self._reached.written(seat, report_id)
                 written += len(parcel.frames)
         return written
 

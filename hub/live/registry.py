@@ -89,6 +89,12 @@ class Member:
         self.topics = _NO_TOPICS
         self.backlog: tuple[BroadcastEntry, ...] = ()
 
+    @property
+    def is_addressed(self) -> bool:
+        """Whether anything but the app could reach the user: only then is it worth a ping that the app did."""
+        user = self.user
+        return user is not None and bool(user.reachable or user.profile.email or user.profile.phone)
+
     def viewer(self) -> User:
         """The user as `visible` reads one; the row must have been loaded."""
         assert self.user is not None

@@ -74,6 +74,7 @@ class Environment(Struct, frozen=True):
     digests: Mapping[DigestId, OpenDigest] = {}
     urls: Mapping[str, str] = {}  # what templates get as `urls`
     memo: Memo | None = None  # shared within a batch
+    unused: frozenset[Channel] = frozenset()  # channels on which nobody at all has an address
 
 
 class Plan(Struct, frozen=True):
@@ -280,6 +281,8 @@ def _broadcast_reason(event: Event, kind: TypeVersion, channel: Channel, env: En
         return Reason(channel, "refuse", "expired", RULES["expired"])
     if channel is not Channel.IN_APP and channel not in env.available:
         return Reason(channel, "refuse", "no_provider", f"No provider serves {channel}.")
+    if channel in env.unused:
+        return Reason(channel, "refuse", "no_address", f"Nobody has an address for {channel}.")
     rule = policy(kind, event.channels, channel)
     due_us = env.now_us if rule is None or channel is Channel.IN_APP else env.now_us + patience_us(rule)
     if event.expires_at_us is not None and event.expires_at_us <= due_us:

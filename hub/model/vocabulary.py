@@ -19,6 +19,9 @@ class Channel(StrEnum):
     MOBILE_PUSH = "mobile_push"
 
 
+PUSH: Final = frozenset({Channel.WEB_PUSH, Channel.MOBILE_PUSH})
+
+
 When = Literal["always", "offline", "unseen", "never"]
 Priority = Literal["low", "normal", "high"]
 Mark = Literal["seen", "read", "unread", "archive", "unarchive"]

@@ -147,6 +147,7 @@ class Situation:
     retracted: frozenset[str]
     users: Mapping[str, User]  # those that are known
     catalog_version: int
+    has_push: bool = True  # whether anybody ever registered a browser or a device
 
 
 @dataclass(frozen=True, slots=True)

@@ -664,6 +664,7 @@ async def test_a_broadcast_that_reached_a_user_is_reported_if_a_channel_waits_fo
             for when in ("always", "offline", "unseen")
         ]
 
+    await mailing.store.merge_users([UserMerge("alice", {"email": "alice@example.com"})])
     events = await _crash_after(mailing, monkeypatch, publish) if again else []
     async with open_hub(mailing.core) as hub:
         wire = FakeWire("alice")
@@ -681,7 +682,6 @@ async def test_a_broadcast_that_reached_a_user_is_reported_if_a_channel_waits_fo
     due = await mailing.store.due_expansions(mailing.clock.now_us(), 9)
     [offline] = [one for one in due if one.expansion.event_id == events[1]]
     assert (offline.broadcast.id, offline.expansion.condition) == (flagged, "offline")
-    await mailing.store.merge_users([UserMerge("alice", {"email": "alice@example.com"})])
     page = await mailing.store.audience_page(offline, 9, "UTC")
     assert page.reached == {"alice"}
 

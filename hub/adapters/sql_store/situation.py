@@ -58,7 +58,9 @@ class Situations(Part):
             if again := [event_id for event_id in ids if (event_id, key) in known]:
                 found = await self.planned(key, again)
                 planned |= {(event_id, key): one for event_id, one in found.items()}
-        return Situation(planned, frozenset(retracted), people, int(settings.get(CATALOG, 0)))
+        return Situation(
+            planned, frozenset(retracted), people, int(settings.get(CATALOG, 0)), HAS_PUSH in settings
+        )
 
     async def planned(self, partition: str, event_ids: Sequence[str]) -> dict[str, StoredSlice]:
         """Those of the events whose slice with this key is planned already, with what was planned in it.

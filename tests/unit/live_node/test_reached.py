@@ -1,10 +1,13 @@
 """Reports of what was reached: written to a visible wire, whose peer proved afterwards that it reads."""
 
 import pytest
+from msgspec.structs import replace
 
 from hub.live.node import LiveNode
 from hub.live.reached import UNPROVEN
 from hub.live.seam import StreamPosition
+from hub.model.users import User
+from hub.model.vocabulary import Channel
 from tests.support.clock import FakeClock
 from tests.support.live_wires import (
     FakeWire,
@@ -13,6 +16,7 @@ from tests.support.live_wires import (
     broadcast_publication,
     connect,
     make_broadcast,
+    make_user,
     personal_publication,
     settle,
 )
@@ -116,9 +120,15 @@ async def test_what_came_with_the_reply_counts_and_two_wires_report_once(
         assert await stored(live, store) == [("alice", "ntf_1")]
 
 
+def with_browser(user_id: str) -> User:
+    """Somebody whom push could reach, were the app not open."""
+    return replace(make_user(user_id), reachable=frozenset({Channel.WEB_PUSH}))
+
+
 async def test_a_flagged_broadcast_is_reported_for_each_user(
     live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
 ) -> None:
+    store.users |= {user_id: with_browser(user_id) for user_id in ("alice", "bob")}
     wires = [FakeWire("alice"), FakeWire("bob")]
     for wire in wires:
         await connect(live, wire)
@@ -133,8 +143,10 @@ async def test_a_flagged_broadcast_is_reported_for_each_user(
 async def test_a_flagged_broadcast_asks_only_who_sees_it_and_an_unflagged_one_nobody(
     live: LiveNode, bus: LossyBus, store: LiveStore, clock: FakeClock
 ) -> None:
+    store.users |= {user_id: with_browser(user_id) for user_id in ("alice", "bob", "carol")}
     wire, hidden, excluded = FakeWire("alice"), FakeWire("bob"), FakeWire("carol")
-    for one in (wire, hidden, excluded):
+    nowhere_else = FakeWire("dora")  # nothing but the app could reach her: her ping would be for nothing
+    for one in (wire, hidden, excluded, nowhere_else):
         await connect(live, one)
     await live.rpc(hidden, "presence.set", {"visible": False})
     await bus.publish([broadcast_publication(make_broadcast(1))])
@@ -144,6 +156,7 @@ async def test_a_flagged_broadcast_asks_only_who_sees_it_and_an_unflagged_one_no
     await settle()
     assert (len(wire.frames), len(hidden.frames), len(excluded.frames)) == (2, 2, 1)
     assert (wire.asked, hidden.asked, excluded.asked) == (1, 0, 0)
+    assert (len(nowhere_else.frames), nowhere_else.asked) == (2, 0)
     assert await stored(live, store) == []
     for one in (wire, hidden, excluded):
         pong(live, one, clock)
