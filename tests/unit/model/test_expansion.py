@@ -15,7 +15,7 @@ from hub.model.planning import OFFLINE_GRACE_SECONDS, Environment, plan_broadcas
 from hub.model.rules import RULES
 from hub.model.types import CategoryDefinition, ChannelRule, Digest, Throttle, TypeDefinition, TypeVersion
 from hub.model.users import Muted, Only, OnlyRule, Preferences, Profile, QuietHours, Subscription, User
-from hub.model.vocabulary import PUSH, Channel
+from hub.model.vocabulary import Channel
 
 pytestmark = [pytest.mark.req("R2"), pytest.mark.req("R19")]
 
@@ -335,7 +335,7 @@ def test_a_channel_on_which_nobody_has_an_address_is_not_expanded() -> None:
         "news", 1, TypeDefinition(category="news", channels={Channel.WEB_PUSH: ChannelRule("offline")})
     )
     event = Event(id="evt_1", type="news", accepted_at_us=1, source="http:key", slices=1)
-    env = Environment(1, 1, frozenset({Channel.WEB_PUSH}), unused=PUSH)
+    env = Environment(1, 1, frozenset({Channel.WEB_PUSH}), unused=frozenset({PUSH}))
     row = plan_broadcast(event, kind, None, BroadcastAudience(everyone=True), 1, env)
     assert [(reason.verdict, reason.rule) for reason in row.reasons] == [("refuse", "no_address")]
     assert expansions_of(row, event, kind, env) == []
