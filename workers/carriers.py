@@ -6,10 +6,11 @@ that nobody should try. Which providers are out is known per process and told in
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 from hub.model.breaker import Breaker
-from hub.model.outcomes import Outcome, RetryAfter, Unclear, joined
+from hub.model.outcomes import Outcome, RetryAfter, Unclear, joined, storable
 from hub.model.outgoing import Target
 from hub.model.vocabulary import Channel
 from hub.ports import Attempt, Clock, LogEntry
@@ -34,12 +35,12 @@ class Carried:
         self.outcomes: list[tuple[Target, str, Outcome]] = []  # with the provider that decided
         self.tries: dict[str, Attempt] = {}  # per provider
 
-    @property
+    @cached_property
     def outcome(self) -> Outcome:
-        """What it came to."""
+        """What it came to, when all targets were asked."""
         return joined(outcome for _, _, outcome in self.outcomes)
 
-    @property
+    @cached_property
     def provider(self) -> str | None:
         """Who decided."""
         return next((name for _, name, outcome in self.outcomes if outcome == self.outcome and name), None)
@@ -112,7 +113,7 @@ class Carriers:
         async with self._places[provider.name]:
             if provider.per_second is not None:
                 await asyncio.sleep(await self._pace.wait_seconds(provider.name, provider.per_second))
-            return await provider.send(message, target)
+            return storable(await provider.send(message, target))
 
     async def _judge(self, provider: Provider, outcome: Outcome) -> None:
         breaker = self._breakers[provider.name]

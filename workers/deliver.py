@@ -111,7 +111,7 @@ class Delivering:
             hands = min(len(taken), self._carriers.connections)
             written = [self._work(claim, groups) for _ in range(hands)]
             for futures in await asyncio.gather(*written):
-                await asyncio.gather(*futures)
+                await asyncio.gather(*futures, return_exceptions=True)  # what failed is logged, and lapses
 
     async def _work(self, claim: str, groups: Iterator[list[_One]]) -> "list[asyncio.Future[set[str]]]":
         """One of the chunk's workers, one message after the other; returns what is still to be written."""

@@ -13,9 +13,8 @@ from hub.errors import StoreUnavailable
 from hub.ports import Begin, End, LogEntry, SendingStore
 
 _RETRY_SECONDS: Final = 0.5
-_GATHER_SECONDS: Final = (
-    0.001  # a transaction costs as much as twenty of its rows: it waits a moment for company
-)
+_GATHER_SECONDS: Final = 0.001  # a transaction costs as much as twenty rows: it waits a moment for company
+_TELL_SECONDS: Final = 0.05  # lines of so long are shown live in one message
 
 _log = logging.getLogger(__name__)
 _Step = tuple[Sequence[End], Sequence[Begin], "asyncio.Future[set[str]]"]
@@ -53,19 +52,28 @@ class Recorder:
         while self._waiting:
             await asyncio.sleep(_GATHER_SECONDS)
             steps, self._waiting = self._waiting, []
-            ends = [end for some, _, _ in steps for end in some]
-            begins = [begin for _, some, _ in steps for begin in some]
-            try:
-                held = await self._persist(begins, ends)
-            except Exception as error:  # noqa: BLE001 - handed to those who wait
-                for _, _, future in steps:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for _, _, future in steps:
+            if not await self._write(steps, alone=len(steps) == 1):
+                for step in steps:  # one of them cannot be written, and must not take the others along
+                    await self._write([step], alone=True)
+
+    async def _write(self, steps: Sequence[_Step], *, alone: bool) -> bool:
+        """One transaction. False: nothing was written, and nobody was told (`alone`: whose step it is was told why)."""
+        ends = [end for some, _, _ in steps for end in some]
+        begins = [begin for _, some, _ in steps for begin in some]
+        try:
+            held = await self._persist(begins, ends)
+        except Exception as error:  # noqa: BLE001 - handed to those who wait
+            if alone:
+                _log.exception("a step cannot be written, its delivery lapses")
+            for _, _, future in steps if alone else ():
                 if not future.done():
-                    future.set_result(held)
-            self._show([entry for end in ends if end.delivery.id in held for entry in end.log])
+                    future.set_exception(error)
+            return alone
+        for _, _, future in steps:
+            if not future.done():
+                future.set_result(held)
+        self._show([entry for end in ends if end.delivery.id in held for entry in end.log])
+        return True
 
     def _show(self, entries: Sequence[LogEntry]) -> None:
         """Show stored lines live, beside the next transaction: nobody waits for that."""
@@ -75,6 +83,7 @@ class Recorder:
 
     async def _tell(self) -> None:
         while self._told:
+            await asyncio.sleep(_TELL_SECONDS)
             lines, self._told = self._told, []
             await self._livelog.tell(lines)
 

@@ -315,7 +315,7 @@ def _cpu(pids: list[int]) -> dict[int, float]:
 
 
 async def _jobs(redis: Any) -> tuple[int, int]:
-    """How often a job was taken up (each time is one INCR), and how many commands Redis has worked off."""
+    """How often a job was taken up (each time is one INCRBY), and how many commands Redis has worked off."""
     stats = await redis.info("commandstats")
-    made = stats.get("cmdstat_incr", {}).get("calls", 0)
+    made = stats.get("cmdstat_incrby", {}).get("calls", 0)
     return made, sum(one["calls"] for one in stats.values())

@@ -5,8 +5,12 @@ looks at codes: they are kept for people.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from hub.model.addresses import is_sound
 
 
 class Sent(Struct, frozen=True):
@@ -51,6 +55,16 @@ class Unclear(Struct, frozen=True):
 
 
 Outcome = Sent | RetryAfter | GiveUp | Unclear
+
+
+def storable(outcome: Outcome) -> Outcome:
+    """The same in words that every store can keep, whatever a provider said."""
+    said = {name: getattr(outcome, name, None) for name in ("code", "detail", "reference")}
+    odd = {name: text for name, text in said.items() if isinstance(text, str) and not is_sound(text)}
+    cleaned: dict[str, Any] = {
+        name: text.encode("utf-8", "replace").decode().replace("\x00", "?") for name, text in odd.items()
+    }
+    return replace(outcome, **cleaned) if cleaned else outcome
 
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:

@@ -285,6 +285,45 @@ async def test_an_answer_of_the_store_that_nobody_heard_costs_nothing(
     assert set((await states(store)).values()) == {"sent sent"}
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        Sent("250", "taken \x00 \ud800", "ref\x00"),
+        GiveUp("550\x00", "no \udfff"),
+        RetryAfter("4\x00", "\x00"),
+    ],
+)
+async def test_whatever_a_provider_says_can_be_kept(
+    store: SqlStore, partition: Partition, clock: FakeClock, said: Outcome
+) -> None:
+    await planned(partition, "evt_1", "alice")
+    await Loft(store, clock, PigeonPost([Pigeon("a", refusing(said))])).round()
+    (line,) = await store.log(LogQuery(10, user_id="alice", channel=EMAIL))
+    assert "?" in (line.detail or "")
+
+
+async def test_a_step_that_cannot_be_written_does_not_take_others_along(
+    store: SqlStore, partition: Partition, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = [f"user{number}" for number in range(8)]
+    await planned(partition, "evt_1", *people)
+    record = store.record
+
+    async def choosy(begins: Any, ends: Any) -> set[str]:
+        if any(end.delivery.user_id == "user3" for end in ends):
+            raise ValueError("no database can keep this")
+        return await record(begins, ends)
+
+    store.record = choosy  # type: ignore[method-assign]
+    pigeon = Pigeon("a", connections=4)
+    await Loft(store, clock, PigeonPost([pigeon])).round()
+    assert "no database can keep this" in caplog.text
+    found = await states(store)
+    assert found.pop("user3 email") == "sending"
+    assert set(found.values()) == {"sent sent"}
+    assert len(pigeon.carried) == len(people)
+
+
 @pytest.mark.req("I10")
 async def test_what_fails_in_a_way_that_nobody_foresaw_is_set_aside_in_the_end(
     store: SqlStore, partition: Partition, clock: FakeClock
