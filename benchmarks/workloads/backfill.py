@@ -2,7 +2,8 @@
 
 The deliveries are planned by the product itself; then node and generator end, a sender starts, and the moment at which
 all are due is set to now in the store. The sender has its core alone; sink, Valkey and PostgreSQL are on the load's.
-Beside it a bare loop over as many connections: ready-made mails, or encryption and a POST for each push.
+Beside it a bare loop over as many connections: ready-made mails, or encryption and a POST for each push. It runs as fast
+as it goes, and once more at the sender's pace: who never lets the other side fall asleep pays half for each message.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ BARE_MAIL, BARE_PUSH = "bare loop (aiosmtplib)", "bare loop (pywebpush, aiohttp)
 ALONE, COUNTED = "Clarion, sender alone", "Clarion, counted"
 LARGE, SOME = "100,000 e-mails", "20,000 e-mails"
 PUSHES = "10,000 pushes"
+SAME_PACE = ", at the sender's pace"
+BARE_COUNT = 20_000
 TO_COUNT = 2_000  # worked off by a sender that counts its statements
 PATIENCE_SECONDS = 900.0
 _SAMPLE_SECONDS = 0.2
@@ -135,7 +138,7 @@ class _Run:
         self.sink = target
         self.others = others
         self.count = bench.much(scene.full, scene.quick)
-        self.size = 0
+        self.size = self.pace = 0
         self.store = SqlStore(hub.environment["CLARION_DATABASE_URL"])
 
     async def all(self) -> None:
@@ -144,7 +147,8 @@ class _Run:
             await self.plan({"bench.paid": self.count, "bench.counted": TO_COUNT})
             await self.measure()
             await self.count_statements()
-            await self.measure_bare()
+            await self.measure_bare(self.kind.bare)
+            await self.measure_bare(self.kind.bare + SAME_PACE, self.pace)
         finally:
             await self.store.close()
 
@@ -204,6 +208,7 @@ class _Run:
             await self._fall_due("bench.paid")
             peak = await self._sent(self.count, pid)
             seconds = time.monotonic() - begun
+            self.pace = max(round(self.count / seconds), 1)
             jobs, commands = (
                 now - then for now, then in zip(await _jobs(redis), (jobs, commands), strict=True)
             )
@@ -251,9 +256,10 @@ class _Run:
             f"messages, the largest of {counts['largest_chunk']}.",
         )
 
-    async def measure_bare(self) -> None:
-        """The bare loop with messages of the same size."""
-        arguments = map(str, (self.sink.port, self.count, self.scene.connections, self._bare_size()))
+    async def measure_bare(self, name: str, pace: int = 0) -> None:
+        """The bare loop with messages of the same size, as fast as it goes or at a pace."""
+        count = min(self.count, BARE_COUNT)
+        arguments = map(str, (self.sink.port, count, self.scene.connections, self._bare_size(), pace))
         command = [sys.executable, "-m", "benchmarks.servers.bare_sender", self.kind.bare_kind, *arguments]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         machine.pin(process.pid, machine.server_core())
@@ -264,7 +270,7 @@ class _Run:
         self.bench.results.add(
             "backfill",
             self.case,
-            self.kind.bare,
+            name,
             cpu_us=figures["cpu_us"],
             messages_per_s=figures["per_second"],
         )
