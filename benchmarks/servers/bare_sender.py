@@ -1,10 +1,10 @@
 """What a sender is measured against: ready-made messages over the same number of connections, and nothing else.
 
-    python -m benchmarks.servers.bare_sender mail PORT COUNT CONNECTIONS BYTES
-    python -m benchmarks.servers.bare_sender push PORT COUNT CONNECTIONS BYTES
+    python -m benchmarks.servers.bare_sender mail|push PORT COUNT CONNECTIONS BYTES [PER_SECOND]
 
 Mail is handed to aiosmtplib as it is. A push is encrypted by pywebpush and posted by aiohttp, with one header of VAPID
-made before; both on uvloop, as senders are. Prints {"cpu_us", "per_second"} of each message as JSON.
+made before; both on uvloop, as senders are. Prints {"cpu_us", "per_second"} of each message as JSON. With PER_SECOND it
+goes no faster than that: whoever keeps the other side awake pays less for each message than who wakes it.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from os import urandom
 
 import aiohttp
@@ -41,18 +41,40 @@ def subscription(endpoint: str) -> dict[str, object]:
     return {"endpoint": endpoint, "keys": keys}
 
 
-async def mail(port: int, numbers: Iterator[int], size: int) -> None:
+class Numbers:
+    """The numbers of messages, in the order and at the pace in which they are sent."""
+
+    def __init__(self, count: int, per_second: int) -> None:
+        self._left = iter(range(count))
+        self._per_second = per_second
+        self._begun = time.monotonic()
+
+    def __aiter__(self) -> "Numbers":
+        return self
+
+    async def __anext__(self) -> int:
+        number = next(self._left, None)
+        if number is None:
+            raise StopAsyncIteration
+        if self._per_second:
+            wait_seconds = self._begun + number / self._per_second - time.monotonic()
+            if wait_seconds > 0:
+                await asyncio.sleep(wait_seconds)
+        return number
+
+
+async def mail(port: int, numbers: Numbers, size: int) -> None:
     """One connection's part of the mails."""
     head = f"From: {SENDER}\r\nTo: user@example.com\r\nSubject: Paid\r\n\r\n"
     message = (head + ("x" * 70 + "\r\n") * (max(size - len(head), 72) // 72)).encode()
     client = aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False)
     await client.connect()
-    for number in numbers:
+    async for number in numbers:
         await client.sendmail(SENDER, [f"u{number}@example.com"], message)
     await client.quit()
 
 
-async def push(session: aiohttp.ClientSession, port: int, numbers: Iterator[int], size: int) -> None:
+async def push(session: aiohttp.ClientSession, port: int, numbers: Numbers, size: int) -> None:
     """One connection's part of the pushes."""
     origin = f"http://127.0.0.1:{port}"
     vapid = Vapid02()
@@ -60,7 +82,7 @@ async def push(session: aiohttp.ClientSession, port: int, numbers: Iterator[int]
     signed = vapid.sign({"aud": origin, "sub": "mailto:ops@example.com"})["Authorization"]
     browser = subscription(f"{origin}/push/x")
     payload = b"x" * size
-    for number in numbers:
+    async for number in numbers:
         body = WebPusher(browser).encode(payload, "aes128gcm")["body"]
         headers = {
             "TTL": "2419200",
@@ -74,22 +96,24 @@ async def push(session: aiohttp.ClientSession, port: int, numbers: Iterator[int]
             assert response.status == 201
 
 
-async def _timed(work: Callable[[Iterator[int]], Awaitable[None]], count: int, connections: int) -> None:
+async def _timed(
+    work: Callable[[Numbers], Awaitable[None]], count: int, connections: int, per_second: int
+) -> None:
     leave_alone_what_stays()
-    numbers = iter(range(count))
+    numbers = Numbers(count, per_second)
     begun, used = time.monotonic(), time.process_time()
     await asyncio.gather(*(work(numbers) for _ in range(connections)))
     spent, seconds = time.process_time() - used, time.monotonic() - begun
     json.dump({"cpu_us": spent * 1e6 / count, "per_second": count / seconds}, sys.stdout)
 
 
-async def main(kind: str, port: int, count: int, connections: int, size: int) -> None:
+async def main(kind: str, port: int, count: int, connections: int, size: int, per_second: int = 0) -> None:
     """All of it."""
     if kind == "mail":
-        await _timed(lambda numbers: mail(port, numbers, size), count, connections)
+        await _timed(lambda numbers: mail(port, numbers, size), count, connections, per_second)
         return
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as session:
-        await _timed(lambda numbers: push(session, port, numbers, size), count, connections)
+        await _timed(lambda numbers: push(session, port, numbers, size), count, connections, per_second)
 
 
 if __name__ == "__main__":

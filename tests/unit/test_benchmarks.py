@@ -230,7 +230,7 @@ async def test_the_sink_takes_mails_and_pushes_and_counts_each_once():
         mails, pushes = await sink(stack, "smtp"), await sink(stack, "http")
         for kind, port in (("mail", mails.port), ("push", pushes.port)):
             figures = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "benchmarks.servers.bare_sender", kind, str(port), "50", "3", "5000",
+                sys.executable, "-m", "benchmarks.servers.bare_sender", kind, str(port), "50", "3", "5000", "1000",
                 cwd=ROOT, stdout=subprocess.PIPE,
             )  # fmt: skip
             out, _ = await figures.communicate()
