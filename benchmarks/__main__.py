@@ -73,9 +73,9 @@ def main(arguments: Sequence[str]) -> int:
     # Ended by SIGTERM, temporary folders and servers go as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bench = Bench(given.rounds, given.quick, given.connections)
-    if machine.server_core() == machine.load_core():
+    if machine.SERVER_CORE == machine.LOAD_CORE:
         console.print("This machine gives us one core: servers and load share it, so ratios are blurred.")
-    os.sched_setaffinity(0, {machine.load_core()})
+    os.sched_setaffinity(0, {machine.LOAD_CORE})
     try:
         is_good = asyncio.run(run(given, bench))
     except KeyboardInterrupt:

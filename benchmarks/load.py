@@ -69,7 +69,7 @@ class Load:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        machine.pin(self._process.pid, machine.load_core())
+        machine.pin(self._process.pid, machine.LOAD_CORE)
         return self
 
     async def __aexit__(

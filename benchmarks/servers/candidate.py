@@ -40,7 +40,7 @@ async def start(stack: AsyncExitStack, launch: Launch, folder: Path, name: str, 
     with log_path.open("ab") as log:
         process = await children.spawn(launch, log)
     stack.push_async_callback(children.stop, process, 5.0)
-    machine.pin(process.pid, machine.server_core())
+    machine.pin(process.pid, machine.SERVER_CORE)
     if port is not None:
         path = "/readyz" if name == "node" else "/"
         await _listening(process, log_path, name, port, path)

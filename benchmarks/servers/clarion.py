@@ -242,7 +242,7 @@ async def deployment(
     made = Deployment(
         read, {**environment, "PYTHONPATH": path}, home, free_port(), tokens, client, stack, valkey=valkey.pid
     )
-    made.move_valkey(machine.server_core())
+    made.move_valkey(machine.SERVER_CORE)
     return made
 
 

@@ -48,7 +48,7 @@ async def sink(stack: AsyncExitStack, kind: str) -> Sink:
     with log_path.open("ab") as log:
         process = await children.spawn(Launch((str(native.program("sink")), kind, str(made.port))), log)
     stack.push_async_callback(children.stop, process, 5.0)
-    machine.pin(process.pid, machine.load_core())
+    machine.pin(process.pid, machine.LOAD_CORE)
     async with asyncio.timeout(START_SECONDS):
         while True:
             try:

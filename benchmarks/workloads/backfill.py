@@ -103,7 +103,7 @@ async def run(bench: Bench) -> None:
             async with AsyncExitStack() as stack:
                 url, others = None, []
                 if scene.database == "PostgreSQL":
-                    found = await postgres(stack, machine.load_core())
+                    found = await postgres(stack, machine.LOAD_CORE)
                     if not found:
                         bench.results.lacks("backfill", scene.case, clarion.NAME, "not installed")
                         continue
@@ -120,7 +120,7 @@ async def _deployed(stack: AsyncExitStack, scene: Scene, target: Sink, url: str 
         provider = f"smtp://127.0.0.1:{target.port}?starttls=0&connections={scene.connections}"
         own = {"email_providers": provider, "email_from": SENDER}
     hub = await clarion.deployment(stack, 1, url, queue_limit="1000000000", **own)
-    hub.move_valkey(machine.load_core())
+    hub.move_valkey(machine.LOAD_CORE)
     return hub
 
 
@@ -262,7 +262,7 @@ class _Run:
         arguments = map(str, (self.sink.port, count, self.scene.connections, self._bare_size(), pace))
         command = [sys.executable, "-m", "benchmarks.servers.bare_sender", self.kind.bare_kind, *arguments]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        machine.pin(process.pid, machine.server_core())
+        machine.pin(process.pid, machine.SERVER_CORE)
         out, _ = await process.communicate()
         if process.returncode:
             raise ServerFailed("the bare loop failed")

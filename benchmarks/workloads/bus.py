@@ -66,7 +66,7 @@ async def _reader(
         stdout=asyncio.subprocess.PIPE,
     )
     stack.push_async_callback(_end, process)
-    machine.pin(process.pid, machine.server_core())
+    machine.pin(process.pid, machine.SERVER_CORE)
     await _heard(process, "ready")
     return process
 

@@ -77,7 +77,7 @@ async def run(bench: Bench) -> None:
     }
     async with AsyncExitStack() as stack:
         places = {"SQLite": await _prepared(stack, None, [])}
-        found = await postgres(stack, machine.load_core())
+        found = await postgres(stack, machine.LOAD_CORE)
         if found:
             url, pid = found
             places["PostgreSQL"] = await _prepared(stack, url, [pid])
@@ -95,7 +95,7 @@ async def _prepared(
 ) -> tuple[clarion.Deployment, Sequence[int]]:
     """A deployment with its node, which takes events in; its type, and users with preferences."""
     hub = await clarion.deployment(stack, 1, url, queue_limit="1000000000")
-    hub.move_valkey(machine.load_core())
+    hub.move_valkey(machine.LOAD_CORE)
     await hub.start_node()
     await hub.call("PUT", "/v1/categories/bench", {"title": "Bench"})
     await hub.call("PUT", f"/v1/types/{TYPE}", TYPE_DEFINITION)

@@ -41,12 +41,12 @@ async def run(bench: Bench) -> None:
             for candidate in (ours, theirs):
                 count = bench.much(20_000, 1_000)
                 await _one(bench, candidate, loads[candidate.name], SINGLE, number, count=count, batch=1)
-            hub.move_valkey(machine.load_core())
+            hub.move_valkey(machine.LOAD_CORE)
             for case, size in ((BATCH, 100), (LARGE, 1_000)):
                 count = bench.much(200_000, 5_000)
                 await _one(bench, ours, loads[ours.name], case, number, count=count, batch=size)
                 bench.results.note("ingest", case, "The node has its core alone; Valkey is on the load's.")
-            hub.move_valkey(machine.server_core())
+            hub.move_valkey(machine.SERVER_CORE)
 
 
 async def _one(

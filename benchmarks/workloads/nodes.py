@@ -57,7 +57,7 @@ async def _another_node(hub: clarion.Deployment) -> tuple[int, int]:
     own = {"CLARION_PORT": str(hub.port), "CLARION_DIRECT_PORT": str(direct)}
     launch = Launch((sys.executable, "-m", "hub", "node"), hub.environment | own)
     pid = await start(hub.stack, launch, hub.home, "node", direct)
-    machine.pin(pid, machine.load_core())
+    machine.pin(pid, machine.LOAD_CORE)
     return pid, direct
 
 

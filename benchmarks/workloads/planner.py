@@ -22,7 +22,7 @@ _NOW_US = 1_780_000_000_000_000
 
 async def run(bench: Bench) -> None:
     """On the server's core, in this process."""
-    os.sched_setaffinity(0, {machine.server_core()})
+    os.sched_setaffinity(0, {machine.SERVER_CORE})
     try:
         for number in range(bench.rounds):
             bench.say(f"planner: round {number + 1}")
@@ -30,7 +30,7 @@ async def run(bench: Bench) -> None:
                 cpu_us = _timed(call, bench.much(40, 4)) * 1e6
                 bench.results.add("planner", CASE, name, cpu_us=cpu_us, per_second=1e6 / cpu_us)
     finally:
-        os.sched_setaffinity(0, {machine.load_core()})
+        os.sched_setaffinity(0, {machine.LOAD_CORE})
 
 
 def _timed(call: Callable[[int, Memo], object], rounds: int) -> float:

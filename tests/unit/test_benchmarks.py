@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ OK = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok"
 @needs_linux
 def test_a_process_is_moved_with_its_threads() -> None:
     script = "import threading\nthreading.Thread(target=input).start()\nprint('ready', flush=True)\ninput()"
-    core = machine.load_core()
+    core = machine.LOAD_CORE
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
@@ -53,6 +54,35 @@ def test_a_process_is_moved_with_its_threads() -> None:
             assert [os.sched_getaffinity(thread) for thread in threads] == [{core}] * 2
         finally:
             process.kill()
+
+
+@needs_linux
+@needs_compiler
+@pytest.mark.skipif(len(machine.CORES) < 2, reason="one core: servers and load share it")
+def test_servers_do_not_share_the_core_of_the_load() -> None:
+    script = """
+import os
+from benchmarks import __main__, machine
+
+async def look(given, bench):
+    print(os.sched_getaffinity(0) == {machine.LOAD_CORE}, machine.SERVER_CORE != machine.LOAD_CORE)
+    return True
+
+__main__.run = look
+__main__.main(["planner", "--json", "figures.json"])
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+        cores = json.loads((Path(folder) / "figures.json").read_text())["machine"]
+    assert outcome.stdout.startswith("True True\n")
+    assert cores["server_core"] != cores["load_core"]
 
 
 # ---------------------------------------------------------------- the load generator
