@@ -2,6 +2,7 @@
 
 Each partition keeps a task, an order and errors of its own. Those that wait for events share one read, and calls of one
 turn of the event loop are one call, so batches stay in step. Nobody waits for a late one longer than `GATHER_SECONDS`.
+Where events trickle in faster than rounds end, a round is held until it is worth its price (`APART_SECONDS`).
 """
 
 import asyncio
@@ -13,8 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 from hub.ports import Position, QueuedSlice
 
 GATHER_SECONDS: Final = 0.02  # for those who still work; as long as a slow commit
+APART_SECONDS: Final = 0.01  # from a read that brought several events to the next: a round costs as much as ten events
 WAIT_SECONDS: Final = 1.0
-ABSENT_WAIT_SECONDS: Final = 0.01  # of a read that somebody is missing from: it shall come along soon
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -32,6 +33,7 @@ class Rounds:
         self._complete = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._idling: asyncio.Task[Slices] | None = None
+        self._next_at = 0.0  # on the event loop's clock
 
     @asynccontextmanager
     async def member(self, name: str, stop: asyncio.Event) -> AsyncIterator[None]:
@@ -68,6 +70,7 @@ class Rounds:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(GATHER_SECONDS):
                         await self._complete.wait()
+            await asyncio.sleep(self._next_at - asyncio.get_running_loop().time())
             asked = {name: after for name, (after, _) in self._waiting.items()}
             if not asked:
                 return
@@ -76,12 +79,14 @@ class Rounds:
             except Exception as error:  # noqa: BLE001 - handed to those who wait
                 self._fail(asked, error)
             else:
+                if sum(map(len, found.values())) > 1:
+                    self._next_at = asyncio.get_running_loop().time() + APART_SECONDS
                 for name, slices in found.items():
                     self._serve(name, slices)
 
     async def _read_once(self, asked: Mapping[str, Position | None]) -> Slices:
         is_whole = len(asked) == len(self._members)
-        reading = asyncio.create_task(self._read(asked, WAIT_SECONDS if is_whole else ABSENT_WAIT_SECONDS))
+        reading = asyncio.create_task(self._read(asked, WAIT_SECONDS if is_whole else 0))
         self._idling = reading if is_whole else None
         try:
             await asyncio.wait([reading])

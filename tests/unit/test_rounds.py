@@ -88,7 +88,7 @@ async def test_a_slow_partition_holds_up_the_others_only_a_moment(
     async with taking_part(streams, stops) as together:
         zero, one = asking(together, "0", "1")  # the lane still works
         await streams.until(1)
-        assert streams.reads == [({"0": None, "1": None}, rounds.ABSENT_WAIT_SECONDS)]
+        assert streams.reads == [({"0": None, "1": None}, 0)]  # it waits for nothing: who comes back is read for at once
         streams.answers.put_nowait({"0": [part(1)], "1": [part(1)]})
         await asyncio.gather(zero, one)
 
@@ -100,7 +100,7 @@ async def test_who_comes_back_late_need_not_wait_for_news_of_the_others(
         zero, one = asking(together, "0", "1")
         await streams.until(1)
         [lane] = asking(together, "lane")
-        streams.answers.put_nowait({})  # nothing came within the short wait
+        streams.answers.put_nowait({})  # nothing was there
         await streams.until(2)
         assert set(streams.reads[1][0]) == {"0", "1", "lane"}
         streams.answers.put_nowait({name: [part(1)] for name in stops})
@@ -118,6 +118,28 @@ async def test_a_newcomer_is_read_for_at_once(streams: Streams, stops: dict[str,
             assert set(streams.reads[1][0]) == {"0", "1", "lane"}
             streams.answers.put_nowait({name: [part(1)] for name in ("0", "1", "lane")})
             assert await asyncio.gather(*waiting) == [[part(1)]] * 3
+
+
+async def test_a_round_of_several_events_is_not_followed_at_once(
+    streams: Streams, stops: dict[str, asyncio.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with taking_part(streams, stops) as together:
+        waiting = asking(together, *stops)
+        streams.answers.put_nowait({"0": [part(1)]})  # one event alone
+        await waiting[0]
+        monkeypatch.setattr(rounds, "APART_SECONDS", 3600)
+        waiting[0] = asyncio.create_task(together.read("0", Position(1, 0, 0)))
+        await streams.until(2)
+        streams.answers.put_nowait({"0": [part(2)], "1": [part(2)]})
+        await asyncio.gather(*waiting[:2])
+        waiting[:2] = asking(together, "0", "1")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(streams.reads) == 2
+        stops["1"].set()
+        assert await waiting[1] == []  # who shall stop does not wait for it
+        for task in waiting:
+            task.cancel()
 
 
 @pytest.mark.req("I15")
