@@ -52,7 +52,8 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     nanoseconds = 0
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            nanoseconds += int(thread.read_text().split()[0])
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread ends as we look
+                nanoseconds += int(thread.read_text().split()[0])
     return nanoseconds / 1e9
 
 

@@ -1,4 +1,5 @@
-"""Reads the live bus and counts: as the product does, or with redis-py's pub/sub. Run as a child of the benchmarks.
+"""Reads the live bus and counts: as the product does, or with redis-py's pub/sub, as it comes or tuned like the product.
+Run as a child of the benchmarks.
 
 It says `ready` when it is subscribed and `done` when it has all; whoever started it looks at its CPU.
 """
@@ -7,7 +8,8 @@ import asyncio
 import json
 import sys
 
-from redis.asyncio import Redis
+from redis._parsers import BaseParser, _AsyncHiredisParser, _AsyncRESP2Parser
+from redis.asyncio import ConnectionPool, Redis
 
 from hub.adapters.redis_keys import RedisKeys
 from hub.config import load_settings
@@ -52,12 +54,14 @@ async def read_as_product(channels: list[str], wanted: int) -> None:
         await receiver.done.wait()
 
 
-async def read_with_redis_py(channels: list[str], wanted: int) -> None:
+async def read_with_redis_py(channels: list[str], wanted: int, parser: type[BaseParser]) -> None:
     """What the library offers: the raw bytes of each message."""
     settings = load_settings()
     assert settings.redis_url is not None
     keys = RedisKeys(settings.redis_prefix, settings.partitions)
-    async with Redis.from_url(settings.redis_url.get_secret_value()) as redis, redis.pubsub() as pubsub:
+    url = settings.redis_url.get_secret_value()
+    redis = Redis.from_pool(ConnectionPool.from_url(url, parser_class=parser))
+    async with redis, redis.pubsub() as pubsub:
         await pubsub.subscribe(*(keys.live(channel) for channel in channels))
         confirmed = 0
         async for message in pubsub.listen():
@@ -73,10 +77,17 @@ async def read_with_redis_py(channels: list[str], wanted: int) -> None:
 
 async def main(how: str, channels: list[str], wanted: int) -> None:
     """Read, say so, and wait for the end of the input, so that the parent can look at the CPU."""
-    await (read_as_product if how == "product" else read_with_redis_py)(channels, wanted)
+    match how:
+        case "product":
+            await read_as_product(channels, wanted)
+        case "tuned library":
+            await read_with_redis_py(channels, wanted, _AsyncHiredisParser)
+        case _:
+            await read_with_redis_py(channels, wanted, _AsyncRESP2Parser)
     print("done", flush=True)  # noqa: T201 - the parent waits for it
     await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    run(main(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])))
+    start = asyncio.run if sys.argv[1] == "library" else run
+    start(main(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])))

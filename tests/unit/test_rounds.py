@@ -88,7 +88,9 @@ async def test_a_slow_partition_holds_up_the_others_only_a_moment(
     async with taking_part(streams, stops) as together:
         zero, one = asking(together, "0", "1")  # the lane still works
         await streams.until(1)
-        assert streams.reads == [({"0": None, "1": None}, 0)]  # it waits for nothing: who comes back is read for at once
+        assert streams.reads == [
+            ({"0": None, "1": None}, 0)
+        ]  # it waits for nothing: who comes back is read for at once
         streams.answers.put_nowait({"0": [part(1)], "1": [part(1)]})
         await asyncio.gather(zero, one)
 
