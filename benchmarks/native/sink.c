@@ -56,7 +56,7 @@ static size_t take_smtp(int fd, const char *text, size_t length) {
     }
     const char *end = memmem(text, length, "\r\n", 2);
     if (!end) return 0;
-    if (!strncasecmp(text, "EHLO", 4)) say(fd, "250-sink\r\n250-SIZE 10485760\r\n250 8BITMIME\r\n");
+    if (!strncasecmp(text, "EHLO", 4)) say(fd, "250-sink\r\n250-SIZE 10485760\r\n250-PIPELINING\r\n250 8BITMIME\r\n");
     else if (!strncasecmp(text, "DATA", 4)) {
         peer->in_message = 1;
         say(fd, "354 go on\r\n");

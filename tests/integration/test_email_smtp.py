@@ -12,6 +12,7 @@ from hub.model.outgoing import Target
 from hub.model.vocabulary import Channel
 from hub.provider_urls import parse_provider
 from hub.supervisor import free_port
+from tests.support import smtp_sink as smtp_sink_module
 from tests.support.smtp_sink import DROP, HANG, SmtpSink, smtp_sink
 from workers.channels.mail_message import Mail
 from workers.channels.smtp import SmtpProvider
@@ -20,6 +21,12 @@ pytestmark = pytest.mark.req("R7", "I8")
 
 BOB = "bob@example.com"
 MAIL = Mail("shop@example.com", b"Subject: hi\r\n\r\n.dot\r\n..dots\r\nend\r\n")
+
+
+@pytest.fixture(params=[True, False], ids=["together", "one by one"], autouse=True)
+def pipelining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether servers offer that the commands of a message come together."""
+    monkeypatch.setattr(smtp_sink_module, "PIPELINING", request.param)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 HANG, DROP = "hang", "drop"
+PIPELINING = True  # whether it offers that commands come together (RFC 2920), as most servers do
 logging.getLogger("mail.log").setLevel(logging.ERROR)
 
 
@@ -227,6 +228,12 @@ class _Session(SMTP):
 
 class _Messages:
     """What aiosmtpd asks about messages."""
+
+    async def handle_EHLO(
+        self, server: _Session, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        return [*responses[:-1], "250-PIPELINING", responses[-1]] if PIPELINING else responses
 
     async def handle_DATA(self, server: _Session, _session: Session, envelope: Envelope) -> str:
         return await server.content(envelope)

@@ -22,6 +22,7 @@ from hub.origins import is_loopback_host
 from hub.provider_urls import ProviderUrl
 from workers.channels.mail_message import Mail
 from workers.channels.smtp_answers import Answer, read_answer, to_data, to_message, to_recipient, to_sender
+from workers.channels.smtp_wire import SmtpWire
 
 CONNECTIONS: Final = 4
 TIMEOUT_SECONDS: Final = 10.0
@@ -49,13 +50,24 @@ class Connection:
 
     def __init__(self, client: aiosmtplib.SMTP) -> None:
         self._client = client
+        self._wire: SmtpWire | None = None
+        self._seconds = client.timeout or TIMEOUT_SECONDS
+        self._together = False
         self.may_be_kept = True
         self.idle: asyncio.TimerHandle | None = None
+
+    def opened(self) -> None:
+        """It is ready for messages: from now on they have the wire. Raises `SMTPServerDisconnected`."""
+        transport: Any = self._client.transport
+        if transport is None or transport.is_closing():
+            raise SMTPServerDisconnected("Connection lost")
+        self._together = self._client.supports_extension("pipelining")
+        self._wire = SmtpWire(transport)
 
     @property
     def is_alive(self) -> bool:
         """Whether the other side has not closed it, as far as is known."""
-        return self._client.is_connected
+        return self._wire is not None and self._wire.is_open
 
     async def carry(self, mail: Mail, address: str, *, is_kept: bool) -> Outcome:
         """One message. Raises `Stale` when a kept connection turns out to be dead before it was sent."""
@@ -63,8 +75,15 @@ class Connection:
             return GiveUp(
                 "no_smtputf8", "The address is not ASCII before its @, and the server takes only such."
             )
+        assert self._wire is not None
+        commands = [
+            b" ".join((b"MAIL FROM:<%b>" % mail.sender.encode(), *self._options(mail))),
+            b"RCPT TO:<%b>" % address.encode(),
+            b"DATA",
+        ]
         try:
-            begun = await self._ask(b"MAIL", b"FROM:<%b>" % mail.sender.encode(), *self._options(mail))
+            self._wire.ask(*(commands if self._together else commands[:1]))
+            begun = await self._wire.answer(self._seconds)
         except _FAILURES as error:
             self.drop()
             if is_kept:
@@ -74,57 +93,59 @@ class Connection:
             self.drop()
             raise Stale
         try:
-            return await self._carry_on(begun, mail, address)
+            return await self._carry_on(self._wire, begun, commands[1:], mail)
         except _FAILURES as error:
             self.drop()
             return _failed(error)
 
-    async def _carry_on(self, begun: Answer, mail: Mail, address: str) -> Outcome:
+    async def _carry_on(self, wire: SmtpWire, begun: Answer, commands: list[bytes], mail: Mail) -> Outcome:
         outcome = to_sender(begun)
-        if outcome is None:
-            outcome = to_recipient(await self._ask(b"RCPT", b"TO:<%b>" % address.encode()))
-        if outcome is None:
-            outcome = to_data(answer := await self._ask(b"DATA"))
-            if outcome is None:
-                return await self._send(mail.content)
-            if answer.code < 400:
+        left = len(commands) if self._together else 0  # answers that come in any case
+        for command, meaning in zip(commands, (to_recipient, to_data), strict=True):
+            if outcome is not None:
+                break
+            if not self._together:
+                wire.ask(command)
+            answer = await wire.answer(self._seconds)
+            left = max(left - 1, 0)
+            outcome = meaning(answer)
+            if meaning is to_data and outcome is not None and answer.code < 400:
                 self.drop()  # nobody knows what it takes the next line for
-        await self._reset()
+        if outcome is None:
+            return await self._send(wire, mail.content)
+        await self._reset(wire, left)
         return outcome
 
-    async def _send(self, content: bytes) -> Outcome:
-        protocol = self._client.protocol
-        if protocol is None:
-            raise SMTPServerDisconnected("Connection lost")
+    async def _send(self, wire: SmtpWire, content: bytes) -> Outcome:
         stuffed = content.replace(b"\r\n.", b"\r\n..")  # RFC 5321 §4.5.2
-        protocol.write(stuffed + b".\r\n")
-        seconds = (self._client.timeout or TIMEOUT_SECONDS) + len(stuffed) / SLOWEST_BYTES_PER_SECOND
+        wire.write(stuffed + b".\r\n")
         try:
-            found = await protocol.read_response(timeout=seconds)
+            found = await wire.answer(self._seconds + len(stuffed) / SLOWEST_BYTES_PER_SECOND)
         except _FAILURES as error:
             self.drop()
             return Unclear(*_words_of(error))
-        outcome = to_message(read_answer(found.code, found.message))
+        outcome = to_message(found)
         if found.code == 421 or isinstance(outcome, Unclear):
             self.drop()
         return outcome
 
-    async def _reset(self) -> None:
-        """Forget the refused message, so that the connection can take another."""
-        if not self.is_alive:
-            self.may_be_kept = False
-            return
+    async def _reset(self, wire: SmtpWire, left: int) -> None:
+        """Forget the refused message, so that the connection can take another. `left`: answers to what was asked with it."""
         try:
-            answer = await self._ask(b"RSET")
+            for _ in range(left):
+                # RFC 2920 §3.1: DATA may have been accepted although nobody gets it. Nothing is sent to nobody.
+                if (await wire.answer(self._seconds)).code == 354:
+                    self.drop()
+            if not self.is_alive:
+                self.may_be_kept = False
+                return
+            wire.ask(b"RSET")
+            answer = await wire.answer(self._seconds)
         except _FAILURES:
             self.drop()
         else:
             if not 200 <= answer.code < 300:
                 self.drop()
-
-    async def _ask(self, *words: bytes) -> Answer:
-        found = await self._client.execute_command(*words)
-        return read_answer(found.code, found.message)
 
     def _options(self, mail: Mail) -> list[bytes]:
         options = []
@@ -145,10 +166,9 @@ class Connection:
     def part(self) -> None:
         """Take leave and close, without waiting for the answer."""
         self.may_be_kept = False
-        protocol = self._client.protocol
-        if protocol is not None:
+        if self._wire is not None:
             with suppress(SMTPException):
-                protocol.write(b"QUIT\r\n")
+                self._wire.ask(b"QUIT")
         self._client.close()
 
 
@@ -248,10 +268,14 @@ class SmtpProvider:
             if self._url.scheme == "smtp":
                 await self._secure(client)
             await self._log_in(client)
+            await self._step("connect", self._opened(connection))
         except BaseException:
             connection.drop()
             raise
         return connection
+
+    async def _opened(self, connection: Connection) -> None:
+        connection.opened()
 
     async def _greet(self, client: aiosmtplib.SMTP) -> None:
         try:
@@ -291,6 +315,8 @@ class SmtpProvider:
             code = name if name == "login" or answer.code < 0 else str(answer.code)
             raise NotOpen(RetryAfter(code, answer.detail)) from error
         except (*_FAILURES, ValueError) as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # Python 3.11's wait_for may have swallowed it
             code, detail = _words_of(error)
             raise NotOpen(RetryAfter(name if code == "lost" else code, detail)) from error
 
