@@ -18,6 +18,7 @@ import compileall
 import inspect
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
@@ -41,9 +42,15 @@ _numbers = count(1)
 
 
 def pytest_sessionstart() -> None:
-    """Compile our own packages: where Python is told to keep no bytecode, each process of a test would do it again."""
+    """Compile our own packages: where Python is told to keep no bytecode, each process of a test would do it again.
+
+    And hear Ctrl-C.
+    """
     for package in ("hub", "workers", "web"):
         compileall.compile_dir(ROOT / package, quiet=2)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Begun in the background of a script: commands under test would inherit that, and never hear Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
