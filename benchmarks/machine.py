@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SPARE_FILES = 500  # of the open-file limit: what a server needs beside its connections
-CORES = sorted(os.sched_getaffinity(0))  # asked once: the benchmark then keeps itself on one of them
+# Asked once: the benchmark then keeps itself on one of them. Elsewhere than on Linux it says so and ends.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 SERVER_CORE = CORES[-1]  # of everything that serves
 LOAD_CORE = CORES[0]  # of clients and publishers
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.results import Results
-from benchmarks.workloads import backfill
+from benchmarks.workloads import backfill, bus
 
 HUB, NODE = "Clarion", "Clarion, node alone"
 FLOOR, LOOP, NCHAN = "floor (C, send)", "Starlette, send_text loop", "nginx + nchan"
@@ -124,10 +124,10 @@ def _generator(results: Results) -> Iterator[Verdict]:
 
 
 def _bus(results: Results) -> Iterator[Verdict]:
-    for how in ("in bursts of 250", "one at a time"):
-        case = f"receiving, {how}"
-        for library in ("redis-py pub/sub", "redis-py pub/sub, with hiredis and uvloop"):
+    for case in (bus.BURSTS, bus.SINGLY):
+        for library in (bus.LIBRARY, bus.TUNED):
             ratio = results.ratio("cpu_us", ("bus", case, library), ("bus", case, HUB))
+            how = case.removeprefix("receiving, ")
             yield Verdict(f"bus receive {how} against {library}", ratio, 4, 6, is_upper=False)
 
 

@@ -14,9 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from hub.ports import Position, QueuedSlice
 
 GATHER_SECONDS: Final = 0.02  # for those who still work; as long as a slow commit
-APART_SECONDS: Final = (
-    0.01  # from a read that brought several events to the next: a round costs as much as ten events
-)
+APART_SECONDS: Final = 0.01  # after a read of several events: a round costs as much as ten of them
 WAIT_SECONDS: Final = 1.0
 
 Asked = TypeVar("Asked")

@@ -17,6 +17,8 @@ from hub.loops import run
 from hub.ports import Message
 from hub.wiring import open_core
 
+PARSERS: dict[str, type[BaseParser]] = {"library": _AsyncRESP2Parser, "tuned library": _AsyncHiredisParser}
+
 
 class Counting:
     """A receiver that only counts. Implements `hub.ports.BusReceiver`."""
@@ -77,13 +79,10 @@ async def read_with_redis_py(channels: list[str], wanted: int, parser: type[Base
 
 async def main(how: str, channels: list[str], wanted: int) -> None:
     """Read, say so, and wait for the end of the input, so that the parent can look at the CPU."""
-    match how:
-        case "product":
-            await read_as_product(channels, wanted)
-        case "tuned library":
-            await read_with_redis_py(channels, wanted, _AsyncHiredisParser)
-        case _:
-            await read_with_redis_py(channels, wanted, _AsyncRESP2Parser)
+    if how == "product":
+        await read_as_product(channels, wanted)
+    else:
+        await read_with_redis_py(channels, wanted, PARSERS[how])
     print("done", flush=True)  # noqa: T201 - the parent waits for it
     await asyncio.to_thread(sys.stdin.read)
 

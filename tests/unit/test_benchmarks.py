@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -59,7 +58,7 @@ def test_a_process_is_moved_with_its_threads() -> None:
 @needs_linux
 @needs_compiler
 @pytest.mark.skipif(len(machine.CORES) < 2, reason="one core: servers and load share it")
-def test_servers_do_not_share_the_core_of_the_load() -> None:
+def test_servers_do_not_share_the_core_of_the_load(tmp_path: Path) -> None:
     script = """
 import os
 from benchmarks import __main__, machine
@@ -71,18 +70,31 @@ async def look(given, bench):
 __main__.run = look
 __main__.main(["planner", "--json", "figures.json"])
 """
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            text=True,
-            capture_output=True,
-            check=True,
-        )
-        cores = json.loads((Path(folder) / "figures.json").read_text())["machine"]
+    outcome = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    cores = json.loads((tmp_path / "figures.json").read_text())["machine"]
     assert outcome.stdout.startswith("True True\n")
     assert cores["server_core"] != cores["load_core"]
+
+
+def test_where_cores_cannot_be_pinned_it_says_so() -> None:
+    script = """
+import os, sys
+vars(os).pop("sched_getaffinity", None), vars(os).pop("sched_setaffinity", None)
+from benchmarks import __main__
+sys.exit(__main__.main([]))
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    assert outcome.returncode == 1
+    assert outcome.stdout.startswith("The benchmarks need Linux:")
 
 
 # ---------------------------------------------------------------- the load generator

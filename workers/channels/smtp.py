@@ -56,7 +56,7 @@ class Connection:
         self.may_be_kept = True
         self.idle: asyncio.TimerHandle | None = None
 
-    def opened(self) -> None:
+    async def opened(self) -> None:
         """It is ready for messages: from now on they have the wire. Raises `SMTPServerDisconnected`."""
         transport: Any = self._client.transport
         if transport is None or transport.is_closing():
@@ -100,21 +100,23 @@ class Connection:
 
     async def _carry_on(self, wire: SmtpWire, begun: Answer, commands: list[bytes], mail: Mail) -> Outcome:
         outcome = to_sender(begun)
-        left = len(commands) if self._together else 0  # answers that come in any case
-        for command, meaning in zip(commands, (to_recipient, to_data), strict=True):
-            if outcome is not None:
-                break
-            if not self._together:
-                wire.ask(command)
-            answer = await wire.answer(self._seconds)
-            left = max(left - 1, 0)
-            outcome = meaning(answer)
-            if meaning is to_data and outcome is not None and answer.code < 400:
-                self.drop()  # nobody knows what it takes the next line for
         if outcome is None:
-            return await self._send(wire, mail.content)
-        await self._reset(wire, left)
+            outcome = to_recipient(await self._next(wire, commands))
+        if outcome is None:
+            outcome = to_data(answer := await self._next(wire, commands))
+            if outcome is None:
+                return await self._send(wire, mail.content)
+            if answer.code < 400:
+                self.drop()  # nobody knows what it takes the next line for
+        await self._reset(wire, len(commands) if self._together else 0)
         return outcome
+
+    async def _next(self, wire: SmtpWire, commands: list[bytes]) -> Answer:
+        """The answer to the first of these commands, which is taken out; asked only now if not all went out together."""
+        command = commands.pop(0)
+        if not self._together:
+            wire.ask(command)
+        return await wire.answer(self._seconds)
 
     async def _send(self, wire: SmtpWire, content: bytes) -> Outcome:
         stuffed = content.replace(b"\r\n.", b"\r\n..")  # RFC 5321 §4.5.2
@@ -268,14 +270,11 @@ class SmtpProvider:
             if self._url.scheme == "smtp":
                 await self._secure(client)
             await self._log_in(client)
-            await self._step("connect", self._opened(connection))
+            await self._step("connect", connection.opened())
         except BaseException:
             connection.drop()
             raise
         return connection
-
-    async def _opened(self, connection: Connection) -> None:
-        connection.opened()
 
     async def _greet(self, client: aiosmtplib.SMTP) -> None:
         try:
